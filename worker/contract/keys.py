@@ -1,0 +1,167 @@
+"""Every Redis key of a line, in one place.
+
+All keys of a line share the hash tag `{line}`, so that they live in one Cluster slot and one script may touch them all.
+Names that reach a key (lines, cameras, models, subscribers, workers) are checked here, once: they are labels, not text.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from gaussline.worker.errors import ContractError
+
+GROUP = "workers"
+"""The one consumer group of a frame stream."""
+
+NAME_MAX_CHARS = 64
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return `name` if it may stand in a key, a metric label and a file name; raise ContractError otherwise.
+
+    1 to 64 characters out of letters, digits, `.`, `_` and `-`, the first a letter or a digit.
+    """
+    if not isinstance(name, str) or not _NAME.match(name):
+        shown = repr(name if isinstance(name, str) and len(name) <= 80 else str(name)[:77] + "...")
+        raise ContractError(
+            f"{kind} name {shown} is not allowed: use 1 to {NAME_MAX_CHARS} characters out of letters, digits, '.', '_' "
+            "and '-', beginning with a letter or a digit"
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one line. Every method is pure; the table of them all stands in docs/contract.md."""
+
+    line: str
+
+    def __post_init__(self) -> None:
+        check_name("line", self.line)
+
+    @property
+    def prefix(self) -> str:
+        return f"gl:{{{self.line}}}:"
+
+    # --- the frame's way -------------------------------------------------------------------------------------------
+    @property
+    def cameras(self) -> str:
+        """Hash: camera -> JSON settings (weight, model)."""
+        return self.prefix + "cameras"
+
+    def camera(self, camera: str) -> str:
+        """Hash: epoch, last_seq, last_id, bytes and the ledger's columns of one camera."""
+        return f"{self.prefix}camera:{camera}"
+
+    def recent(self, camera: str) -> str:
+        """Hash: recently admitted first sequence -> entry id, bounded; answers duplicates with their first id."""
+        return f"{self.prefix}recent:{camera}"
+
+    def frames(self, camera: str) -> str:
+        """Stream: the frame batches of one camera."""
+        return f"{self.prefix}frames:{camera}"
+
+    def index(self, camera: str) -> str:
+        """Hash: entry id -> metadata of one message in flight. What is not in it was not admitted."""
+        return f"{self.prefix}index:{camera}"
+
+    def crashes(self, camera: str) -> str:
+        """Hash: entry id -> how often its worker died over it."""
+        return f"{self.prefix}crashes:{camera}"
+
+    @property
+    def totals(self) -> str:
+        """Hash: the line's own counters (bytes in flight among them)."""
+        return self.prefix + "line"
+
+    @property
+    def ready(self) -> str:
+        """Sorted set: camera with unread messages -> virtual time (start-time fair queueing)."""
+        return self.prefix + "ready"
+
+    @property
+    def due(self) -> str:
+        """Sorted set: `camera|entry id` -> deadline in microseconds, of unread messages that carry one."""
+        return self.prefix + "due"
+
+    @property
+    def bell(self) -> str:
+        """List: the doorbell on which idle workers block; never longer than a few items."""
+        return self.prefix + "bell"
+
+    @property
+    def events(self) -> str:
+        """Stream, capped: control events (a camera appeared, a pointer moved). A hint to re-read, never the truth."""
+        return self.prefix + "events"
+
+    # --- what comes out --------------------------------------------------------------------------------------------
+    @property
+    def verdicts(self) -> str:
+        """Stream: one entry a frame, fields id, camera, decision, json."""
+        return self.prefix + "verdicts"
+
+    @property
+    def subscribers(self) -> str:
+        """Hash: registered subscriber -> the last verdict entry id it acknowledged."""
+        return self.prefix + "subscribers"
+
+    def dead(self, reason: str) -> str:
+        """Stream: dead letters of one reason, bounded by bytes and age."""
+        return f"{self.prefix}dead:{reason}"
+
+    @property
+    def dead_stats(self) -> str:
+        """Hash: what the dead-letter streams hold and what was dropped from them, by reason."""
+        return self.prefix + "dead-stats"
+
+    @property
+    def kept(self) -> str:
+        """Sorted set: kept frame id -> time kept in microseconds."""
+        return self.prefix + "kept"
+
+    def kept_blob(self, frame_id: str) -> str:
+        """String: a frame batch of that one frame, exactly as it was admitted."""
+        return f"{self.prefix}kept:{frame_id}"
+
+    def features(self, model: str) -> str:
+        """Stream: the feature events of one model."""
+        return f"{self.prefix}features:{model}"
+
+    # --- workers ---------------------------------------------------------------------------------------------------
+    def worker(self, worker: str) -> str:
+        """String with a time to live: the heartbeat of one worker."""
+        return f"{self.prefix}worker:{worker}"
+
+    @property
+    def workers(self) -> str:
+        """Hash: worker -> JSON description (host, pid, device, model versions)."""
+        return self.prefix + "workers"
+
+    # --- models ----------------------------------------------------------------------------------------------------
+    @property
+    def pointers(self) -> str:
+        """Hash: `model/channel` -> JSON {version, digest, revision, share, ...}."""
+        return self.prefix + "pointers"
+
+    def history(self, model: str) -> str:
+        """Stream: every move of a model's pointers: who, when, why, from, to."""
+        return f"{self.prefix}history:{model}"
+
+    @property
+    def models(self) -> str:
+        """Hash: model name -> highest version number."""
+        return self.prefix + "models"
+
+    def versions(self, model: str) -> str:
+        """Hash: version number -> JSON record (digest, when, by whom, note, report)."""
+        return f"{self.prefix}versions:{model}"
+
+    def artefact(self, digest: str) -> str:
+        """String: JSON manifest of one artefact: its size and its chunks' digests in order."""
+        return f"{self.prefix}artefact:{digest}"
+
+    def blob(self, digest: str) -> str:
+        """String: one immutable chunk, named by its SHA-256, 512 kB at most."""
+        return f"{self.prefix}blob:{digest}"
