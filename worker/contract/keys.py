@@ -26,8 +26,8 @@ def check_name(kind: str, name: str) -> str:
     if not isinstance(name, str) or not _NAME.match(name):
         shown = repr(name if isinstance(name, str) and len(name) <= 80 else str(name)[:77] + "...")
         raise ContractError(
-            f"{kind} name {shown} is not allowed: use 1 to {NAME_MAX_CHARS} characters out of letters, digits, '.', '_' "
-            "and '-', beginning with a letter or a digit"
+            f"{kind} name {shown} is not allowed: use 1 to {NAME_MAX_CHARS} characters out of letters, digits, '.', "
+            "'_' and '-', beginning with a letter or a digit"
         )
     return name
 

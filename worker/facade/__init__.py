@@ -1,6 +1,6 @@
 """gaussline: judge every part on a production line.
 
-The two things most programs need are here; everything else is imported from `gaussline.worker` and `gaussline.producer`.
+The two things most programs need are here; the rest is imported from `gaussline.worker` and `gaussline.producer`.
 They load on first use, so that importing the package costs nothing and pulls in neither torch nor redis.
 """
 

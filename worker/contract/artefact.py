@@ -1,0 +1,78 @@
+"""The model artefact: arrays and one JSON manifest in one safetensors file, named by the SHA-256 of its bytes.
+
+safetensors holds plain numbers behind a checked header: nothing in it can run, and a torn file does not open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+from gaussline.worker.errors import ArtefactError
+
+VERSION: Final = 1
+MAX_BYTES: Final = 2 * 2**30
+MAX_HEADER_BYTES: Final = 16 * 2**20
+_MANIFEST = "gaussline"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Artefact:
+    """Arrays by name and a JSON-able manifest, with the bytes they stand in.
+
+    Attributes:
+        data: the whole file.
+        digest: SHA-256 of `data`, hex.
+    """
+
+    manifest: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]]
+    data: bytes
+    digest: str
+
+    @classmethod
+    def pack(cls, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Artefact:
+        """Write an artefact. The same manifest and arrays give the same bytes."""
+        ordered = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+        # One metadata key: safetensors keeps metadata in a hash map, whose order would change the digest.
+        text = json.dumps({"v": VERSION, **manifest}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        data = save(ordered, metadata={_MANIFEST: text})
+        return cls({"v": VERSION, **manifest}, ordered, data, digest_of(data))
+
+    @classmethod
+    def unpack(cls, data: bytes, digest: str | None = None) -> Artefact:
+        """Read an artefact and check it against its digest. Raises ArtefactError."""
+        if len(data) > MAX_BYTES:
+            raise ArtefactError(f"artefact of {len(data)} bytes is over the limit of {MAX_BYTES}")
+        real = digest_of(data)
+        if digest is not None and real != digest:
+            raise ArtefactError(f"artefact is torn or tampered with: its SHA-256 is {real[:16]}…, not {digest[:16]}…")
+        try:
+            if len(data) < 8:
+                raise ValueError("shorter than a header")
+            (length,) = struct.unpack("<Q", data[:8])
+            if length > MAX_HEADER_BYTES:
+                raise ValueError(f"header of {length} bytes")
+            header = json.loads(data[8 : 8 + length])
+            manifest = json.loads(header["__metadata__"][_MANIFEST])
+            arrays = load(data)
+        except Exception as error:  # the foreign parser raises many kinds; all mean that this is no artefact
+            raise ArtefactError(
+                f"bytes are no gaussline model artefact: {type(error).__name__}: {str(error)[:200]}"
+            ) from None
+        if manifest.get("v") != VERSION:
+            raise ArtefactError(f"artefact has format version {manifest.get('v')!r}; this build reads {VERSION}")
+        return cls(manifest, arrays, data, real)
+
+
+def digest_of(data: bytes) -> str:
+    """SHA-256 of bytes, hex."""
+    return hashlib.sha256(data).hexdigest()

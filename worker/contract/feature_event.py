@@ -1,0 +1,114 @@
+"""The feature event: the level features of one judged frame, written together with its verdict.
+
+Only the learner and the watchers of drift read it. Features travel as little-endian float32, one byte string a level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from gaussline.worker.contract.verdict import Decision
+from gaussline.worker.errors import ContractError, UnknownVersion
+
+VERSION: Final = 1
+MAX_LEVELS: Final = 64
+MAX_FEATURES: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureEvent:
+    """What a model saw of one frame.
+
+    Attributes:
+        id: the frame's identity, camera:epoch:sequence.
+        model, version, digest: the model that judged it.
+        spec_digest: SHA-256 of the backbone spec the features come from.
+        features: one float32 vector (d,) a level.
+        reservoir: drawn for calibration before it was scored; such a frame never teaches.
+        weight: how many frames this one stands for where only a share is written.
+        statistics: cheap image statistics by name (exposure, contrast, …), for the causes of drift.
+    """
+
+    id: str
+    camera: str
+    captured_us: int
+    admitted_us: int
+    decision: Decision
+    model: str
+    version: int
+    digest: str
+    spec_digest: str
+    score: float
+    p_value: float
+    features: tuple[NDArray[np.float32], ...]
+    reservoir: bool = False
+    weight: float = 1.0
+    statistics: dict[str, float] | None = None
+
+    def encode(self) -> bytes:
+        """As msgpack."""
+        fields: dict[str, Any] = {
+            "v": VERSION,
+            "id": self.id,
+            "camera": self.camera,
+            "captured_us": self.captured_us,
+            "admitted_us": self.admitted_us,
+            "decision": self.decision.value,
+            "model": self.model,
+            "version": self.version,
+            "digest": self.digest,
+            "spec": self.spec_digest,
+            "score": self.score,
+            "p": self.p_value,
+            "features": [np.ascontiguousarray(level, dtype="<f4").tobytes() for level in self.features],
+        }
+        if self.reservoir:
+            fields["reservoir"] = True
+        if self.weight != 1.0:
+            fields["weight"] = self.weight
+        if self.statistics:
+            fields["statistics"] = self.statistics
+        result = msgpack.packb(fields, use_bin_type=True)
+        assert isinstance(result, bytes)
+        return result
+
+    @classmethod
+    def decode(cls, payload: bytes) -> FeatureEvent:
+        """Read one event. Raises UnknownVersion, ContractError (also for NaN or infinite features)."""
+        try:
+            fields = msgpack.unpackb(payload, raw=False, strict_map_key=True, max_map_len=64, max_array_len=MAX_LEVELS)
+            version = fields["v"]
+            if version != VERSION:
+                raise UnknownVersion(f"feature event speaks version {version!r:.20}; this build speaks {VERSION}")
+            features = tuple(np.frombuffer(level, dtype="<f4") for level in fields["features"])
+            event = cls(
+                id=fields["id"],
+                camera=fields["camera"],
+                captured_us=fields["captured_us"],
+                admitted_us=fields["admitted_us"],
+                decision=Decision(fields["decision"]),
+                model=fields["model"],
+                version=fields["version"],
+                digest=fields["digest"],
+                spec_digest=fields["spec"],
+                score=float(fields["score"]),
+                p_value=float(fields["p"]),
+                features=features,
+                reservoir=bool(fields.get("reservoir", False)),
+                weight=float(fields.get("weight", 1.0)),
+                statistics=fields.get("statistics"),
+            )
+        except UnknownVersion:
+            raise
+        except Exception as error:  # the foreign decoder raises many kinds; all mean that these bytes are no event
+            raise ContractError(f"bytes are no feature event: {type(error).__name__}: {str(error)[:200]}") from None
+        if sum(level.size for level in features) > MAX_FEATURES:
+            raise ContractError(f"feature event {event.id} holds more than {MAX_FEATURES} features")
+        if not all(np.isfinite(level).all() for level in features):
+            raise ContractError(f"feature event {event.id} holds NaN or infinite features")
+        return event

@@ -1,0 +1,182 @@
+"""All settings, in one frozen object, built once by a command from the environment and its options.
+
+Every name carries its unit. Environment variables are the names in capitals behind `GAUSSLINE_`, such as
+`GAUSSLINE_REDIS_URL`. Importing this module reads nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from gaussline.worker.contract.keys import check_name
+from gaussline.worker.errors import ContractError, SettingsError
+
+PREFIX = "GAUSSLINE_"
+Seconds = Annotated[float, Field(gt=0)]
+Milliseconds = Annotated[float, Field(ge=0)]
+Bytes = Annotated[int, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Every setting of every process; docs/settings.md is generated from it."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    # --- Redis -------------------------------------------------------------------------------------------------------
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="Redis: redis://, rediss:// (TLS) or unix://; may hold a user and a password.",
+    )
+    redis_timeout_s: Seconds = Field(5.0, description="Time after which one call to Redis counts as failed.")
+    redis_password_file: Path | None = Field(None, description="File that holds the Redis password.")
+    line: str = Field("line1", description="Name of the line; the hash tag of all its keys.")
+
+    # --- admission ---------------------------------------------------------------------------------------------------
+    camera_budget_bytes: Bytes = Field(256 * 2**20, description="Unsettled bytes a camera may have before it is busy.")
+    line_budget_bytes: Bytes = Field(2 * 2**30, description="Unsettled bytes all cameras together may have.")
+    full_policy: Literal["block", "drop"] = Field(
+        "block", description="What a producer does on busy: wait, or drop and count."
+    )
+    block_timeout_s: Seconds | None = Field(
+        None, description="Longest wait on busy before send fails; none waits for ever."
+    )
+
+    # --- intake ------------------------------------------------------------------------------------------------------
+    batch_max_frames: int | None = Field(
+        None, ge=1, le=1024, description="Frames of one backbone pass; none lets the start-up probe find the knee."
+    )
+    batch_wait_ms: Milliseconds = Field(
+        10.0, le=10_000, description="Longest wait for a full batch, from its first frame."
+    )
+    intake_bytes: Bytes = Field(64 * 2**20, description="Encoded bytes a worker holds ahead of its backbone.")
+    message_max_bytes: Bytes = Field(64 * 2**20, description="Largest message taken.")
+    message_max_frames: int = Field(64, ge=1, le=1024, description="Most frames in one message.")
+    image_max_bytes: Bytes = Field(32 * 2**20, description="Largest encoded image.")
+    image_max_pixels: int = Field(64_000_000, gt=0, description="Most pixels in one image, read off its header.")
+    image_max_side: int = Field(16_384, gt=0, description="Longest side of an image, in pixels.")
+    decode_threads: int = Field(2, ge=1, le=64, description="Threads that decode images.")
+    claim_after_s: Seconds = Field(5.0, description="Idle time after which a dead worker's messages are claimed.")
+    slow_claim_after_s: Seconds = Field(
+        60.0, description="Idle time after which a living worker's messages are claimed."
+    )
+    heartbeat_s: Seconds = Field(1.0, description="Period of a worker's heartbeat; dead after three of them.")
+    drain_s: Seconds = Field(20.0, description="Time a worker may take to finish on SIGTERM.")
+
+    # --- compute -----------------------------------------------------------------------------------------------------
+    worker_name: str | None = Field(None, description="Name of this worker; none makes one from host and process id.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    torch_threads: int | None = Field(None, ge=1, description="Threads of the backbone on a CPU; none takes all cores.")
+    memory_format: Literal["auto", "contiguous", "channels_last"] = Field("auto", description="auto measures at start.")
+    compile: Literal["auto", "on", "off"] = Field("off", description="torch.compile; auto measures at start.")
+    weights: Path | None = Field(None, description="Weights file of the backbone; none takes torchvision's own.")
+    allow_random_weights: bool = Field(
+        False, description="Score with random weights. Demonstrations only: it means nothing."
+    )
+
+    # --- what is kept ------------------------------------------------------------------------------------------------
+    keep_pass_share: float = Field(0.01, ge=0, le=1, description="Share of passed frames whose bytes are kept.")
+    kept_store: str = Field("redis", description="Where kept frames go: redis, or file:///a/folder.")
+    kept_max_bytes: Bytes = Field(256 * 2**20, description="Bound of the kept frames in bytes; the oldest go first.")
+    kept_max_age_s: Seconds = Field(7 * 86_400.0, description="Bound of the kept frames in age.")
+    dead_max_bytes: Bytes = Field(64 * 2**20, description="Bound of the dead letters of one reason in bytes.")
+    dead_max_age_s: Seconds = Field(30 * 86_400.0, description="Bound of the dead letters in age.")
+    verdict_min_age_s: Annotated[float, Field(ge=0)] = Field(86_400.0, description="Verdicts younger than this stay.")
+    verdict_max_bytes: Bytes = Field(1 * 2**30, description="Hard bound of the verdict stream in bytes.")
+    verdict_full_policy: Literal["trim", "refuse"] = Field(
+        "trim", description="At the hard bound: trim the oldest verdicts though unread (counted), or refuse new frames."
+    )
+    features: Literal["off", "sample", "all"] = Field(
+        "off", description="Write feature events: for a learner or a watcher."
+    )
+    features_max_bytes: Bytes = Field(512 * 2**20, description="Bound of one model's feature events in bytes.")
+
+    # --- telemetry ---------------------------------------------------------------------------------------------------
+    http_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
+    http_port: int = Field(9108, ge=0, le=65_535, description="Port of the same; 0 takes a free one and logs it.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level of a log line.")
+    log_format: Literal["json", "text"] = Field("json", description="One JSON object a line, or text for a person.")
+
+    @field_validator("line")
+    @classmethod
+    def _line(cls, value: str) -> str:
+        return _name("line", value)
+
+    @field_validator("worker_name")
+    @classmethod
+    def _worker_name(cls, value: str | None) -> str | None:
+        return None if value is None else _name("worker", value)
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Settings:
+        if self.camera_budget_bytes > self.line_budget_bytes:
+            raise ValueError(
+                f"camera_budget_bytes ({self.camera_budget_bytes}) is over line_budget_bytes ({self.line_budget_bytes})"
+            )
+        if self.message_max_bytes > self.camera_budget_bytes:
+            raise ValueError(
+                f"message_max_bytes ({self.message_max_bytes}) is over camera_budget_bytes ({self.camera_budget_bytes}): the "
+                "largest message could never be admitted"
+            )
+        if self.slow_claim_after_s < self.claim_after_s:
+            raise ValueError("slow_claim_after_s is shorter than claim_after_s")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` hands over: the environment is read there, once, where misspelt names can be refused."""
+        return (init_settings,)
+
+    @classmethod
+    def load(cls, environment: Mapping[str, str] | None = None, **options: Any) -> Settings:
+        """Build the settings from an environment (default: the process's own) and options that are not None.
+
+        Raises SettingsError with one line a mistake, each naming the setting and its value; secrets are not shown.
+        """
+        environment = os.environ if environment is None else environment
+        names = {PREFIX + name.upper(): name for name in cls.model_fields}
+        values: dict[str, Any] = {}
+        mistakes: list[str] = []
+        for key, value in environment.items():
+            if not key.startswith(PREFIX) or key in _FOREIGN:
+                continue
+            if key in names:
+                if value != "":
+                    values[names[key]] = value
+                continue
+            near = difflib.get_close_matches(key, names, n=1)
+            mistakes.append(f"{key} is no setting" + (f": did you mean {near[0]}?" if near else ""))
+        values.update({name: value for name, value in options.items() if value is not None})
+        try:
+            if not mistakes:
+                return cls(**values)
+        except ValidationError as error:
+            for item in error.errors():
+                name = ".".join(str(part) for part in item["loc"])
+                shown = "" if name in ("", "redis_url") else f" = {str(item['input'])[:80]!r}"
+                where = f"{PREFIX}{name.upper()}{shown}: " if name else ""
+                mistakes.append(where + item["msg"].removeprefix("Value error, "))
+        raise SettingsError("\n".join(mistakes))
+
+
+_FOREIGN = frozenset({PREFIX + "TEST_DATA", PREFIX + "CONFIG"})
+
+
+def _name(kind: str, value: str) -> str:
+    try:
+        return check_name(kind, value)
+    except ContractError as error:
+        raise ValueError(str(error)) from None
