@@ -121,8 +121,8 @@ class Settings(BaseSettings):
             )
         if self.message_max_bytes > self.camera_budget_bytes:
             raise ValueError(
-                f"message_max_bytes ({self.message_max_bytes}) is over camera_budget_bytes ({self.camera_budget_bytes}): the "
-                "largest message could never be admitted"
+                f"message_max_bytes ({self.message_max_bytes}) is over camera_budget_bytes "
+                f"({self.camera_budget_bytes}): the largest message could never be admitted"
             )
         if self.slow_claim_after_s < self.claim_after_s:
             raise ValueError("slow_claim_after_s is shorter than claim_after_s")
