@@ -1,0 +1,1 @@
+"""The worker's engine: three overlapping stages, intake | compute | settle, around one backbone."""
