@@ -1,0 +1,59 @@
+"""What the compute stage says of one frame, and the interface it says it through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gaussline.worker.contract.frame import Frame
+from gaussline.worker.contract.verdict import ModelRef
+from gaussline.worker.engine.prepare import Refusal
+
+Image = TypeVar("Image")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
+    """One frame under one model.
+
+    Attributes:
+        failed: the frame is outside the model's working point.
+        score: combined distance.
+        level_scores: Mahalanobis distance a level, by level name.
+        features: float32 (d,) a level where the frame's features are to be written down, else None.
+    """
+
+    model: ModelRef
+    failed: bool
+    score: float
+    threshold: float
+    p_value: float
+    level_scores: dict[str, float]
+    backbone: str
+    spec_digest: str
+    random_weights: bool = False
+    features: tuple[NDArray[np.float32], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds that one batch spent in the backbone and in scoring."""
+
+    backbone_seconds: float
+    score_seconds: float
+
+
+class Judge(Protocol[Image]):
+    """Frames in, judgements out. The engine knows nothing else of networks and Gaussians."""
+
+    def to_image(self, frame: Frame) -> Image:
+        """Decode and resize one frame; called from several threads. Raises ImageError."""
+        ...
+
+    def judge(self, images: Sequence[Image], cameras: Sequence[str]) -> tuple[Sequence[Judgement | Refusal], Timing]:
+        """Judge one batch: one backbone pass, each frame under its own camera's model."""
+        ...
