@@ -56,7 +56,7 @@ class Keys:
         return f"{self.prefix}camera:{camera}"
 
     def recent(self, camera: str) -> str:
-        """Hash: recently admitted first sequence -> entry id, bounded; answers duplicates with their first id."""
+        """Sorted set: entry id -> first sequence, of the last 1024 messages; answers duplicates with their first id."""
         return f"{self.prefix}recent:{camera}"
 
     def frames(self, camera: str) -> str:

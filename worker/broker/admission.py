@@ -1,0 +1,137 @@
+"""Admission: the one door into a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import redis
+
+from gaussline.worker.broker.client import Redis, translated
+from gaussline.worker.broker.script import Script
+from gaussline.worker.contract.frame import VERSION
+from gaussline.worker.contract.keys import Keys, check_name
+from gaussline.worker.errors import BrokerError
+
+
+class Status(StrEnum):
+    """What admission answered."""
+
+    ADMITTED = "admitted"
+    DUPLICATE = "duplicate"
+    BUSY = "busy"
+    FENCED = "fenced"
+    UNKNOWN_EPOCH = "unknown_epoch"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Admission's answer to one message.
+
+    Attributes:
+        entry_id: stream entry of an admitted message, or of the first one of a duplicate ('' where it is forgotten).
+        epoch: the camera's epoch, where the message was fenced off or its epoch is unknown.
+        why: which budget is full, where it is busy: camera, line, memory or verdicts.
+    """
+
+    status: Status
+    entry_id: str = ""
+    epoch: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One message at the door.
+
+    Attributes:
+        deadline_us: the earliest deadline of its frames, 0 where they have none.
+    """
+
+    epoch: int
+    first_sequence: int
+    frames: int
+    payload: bytes
+    deadline_us: int = 0
+
+
+class Admission:
+    """The door of one camera.
+
+    Args:
+        camera_budget_bytes: unsettled bytes the camera may have; one message is always taken when it has none.
+        line_budget_bytes: the same for all cameras of the line together.
+    """
+
+    def __init__(
+        self, client: Redis, line: str, camera: str, *, camera_budget_bytes: int, line_budget_bytes: int
+    ) -> None:
+        self._client = client
+        self._keys = Keys(line)
+        self.camera = check_name("camera", camera)
+        self._budgets = (camera_budget_bytes, line_budget_bytes)
+        self._admit = Script("admit")
+        self._open = Script("open_camera")
+        keys = self._keys
+        self._admit_keys = [
+            keys.camera(camera),
+            keys.frames(camera),
+            keys.index(camera),
+            keys.recent(camera),
+            keys.totals,
+            keys.ready,
+            keys.due,
+            keys.bell,
+        ]
+
+    def open(self, settings: dict[str, Any] | None = None) -> int:
+        """Begin a new epoch and register the camera; producers of older epochs are fenced off. The epoch, from 1."""
+        keys = [self._keys.camera(self.camera), self._keys.cameras, self._keys.events]
+        return int(self._open(self._client, keys, [self.camera, json.dumps(settings or {})]))
+
+    def admit(self, request: Request) -> Answer:
+        """Admit one message. After a BrokerUnavailable the same request may be sent again without doubling it."""
+        return _answer(self._admit(self._client, self._admit_keys, self._args(request)))
+
+    def admit_many(self, requests: Sequence[Request]) -> list[Answer]:
+        """Admit messages in one round trip, in order; one answer each. Raises like `admit`, for all of them."""
+        for attempt in range(2):
+            pipeline = self._client.pipeline(transaction=False)
+            for request in requests:
+                self._admit.queue(pipeline, self._admit_keys, self._args(request))
+            with translated("admit"):
+                try:
+                    return [_answer(answer) for answer in pipeline.execute()]
+                except redis.exceptions.NoScriptError:
+                    if attempt:
+                        raise
+            self._admit.ensure(self._client)
+        raise BrokerError("admit: the script cannot be loaded")
+
+    def count_dropped(self, frames: int) -> None:
+        """Write down that the producer dropped frames by its policy."""
+        with translated("counting dropped frames"):
+            self._client.hincrby(self._keys.camera(self.camera), "dropped", frames)
+
+    def _args(self, request: Request) -> list[Any]:
+        return [
+            self.camera,
+            request.epoch,
+            request.first_sequence,
+            request.frames,
+            request.payload,
+            request.deadline_us,
+            *self._budgets,
+            VERSION,
+        ]
+
+
+def _answer(raw: list[Any]) -> Answer:
+    status = Status(raw[0].decode())
+    if status in (Status.FENCED, Status.UNKNOWN_EPOCH):
+        return Answer(status, epoch=int(raw[1]))
+    text = raw[1].decode()
+    return Answer(status, why=text) if status is Status.BUSY else Answer(status, entry_id=text)

@@ -1,0 +1,73 @@
+"""A worker's heartbeat: a key that dies with it, so that its messages are claimed soon and a living one's are not."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from gaussline.worker.broker.client import Redis, translated
+from gaussline.worker.contract.keys import Keys, check_name
+from gaussline.worker.errors import BrokerError
+
+
+class Heartbeat:
+    """Beats in its own thread, so that a long batch does not look like a death.
+
+    Args:
+        period_s: time between beats; three missed ones are a death.
+        describe: what to tell of the worker (device, model versions), JSON-able.
+        on_error: told of a beat that failed.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        line: str,
+        worker: str,
+        *,
+        period_s: float = 1.0,
+        describe: Callable[[], dict[str, Any]] = dict,
+        on_error: Callable[[BrokerError], None] = lambda error: None,
+    ) -> None:
+        self._client = client
+        self._keys = Keys(line)
+        self._worker = check_name("worker", worker)
+        self._period_s = period_s
+        self._describe = describe
+        self._on_error = on_error
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Beat once, so that the worker is alive before it takes anything, then go on beating."""
+        self.beat()
+        self._thread.start()
+
+    def beat(self) -> None:
+        """One beat."""
+        with translated("heartbeat"):
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.set(self._keys.worker(self._worker), "1", px=int(3000 * self._period_s))
+            pipeline.hset(self._keys.workers, self._worker, json.dumps(self._describe()))
+            pipeline.execute()
+
+    def stop(self) -> None:
+        """Stop, and be dead at once."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(5.0)
+        try:
+            with translated("heartbeat"):
+                self._client.delete(self._keys.worker(self._worker))
+                self._client.hdel(self._keys.workers, self._worker)
+        except BrokerError as error:
+            self._on_error(error)  # the key dies by itself
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._period_s):
+            try:
+                self.beat()
+            except BrokerError as error:
+                self._on_error(error)

@@ -1,0 +1,155 @@
+"""Intake: how a worker comes by its messages.
+
+Fairness. `take` is start-time fair queueing (Goyal, Vin, Cheng 1996) over whole messages, in frames: every camera with
+unread messages has a start tag, the least one is served, and is served again only after its tag has moved by
+frames / weight. Among cameras whose tag is within one quantum of the least, the one with the earliest deadline goes
+first. So for two cameras f and g with messages waiting all the time, and messages of at most n frames,
+
+    | frames_f / weight_f - frames_g / weight_g |  <=  n / weight_f + n / weight_g + 2 * quantum
+
+over any stretch of service, however many messages either of them has waiting.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from gaussline.worker.broker.client import Redis, translated
+from gaussline.worker.broker.script import Script
+from gaussline.worker.contract.keys import Keys, check_name
+
+QUANTUM_FRAMES = 8
+"""How far an earlier deadline may jump the fair order."""
+CLAIM_CAMERAS = 64
+"""Cameras looked at by one claim call; the next goes on from there."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Message:
+    """One stream message in a worker's hands.
+
+    Attributes:
+        payload: the msgpack frame batch; None where the entry was deleted behind our back.
+        deliveries: how often it was delivered, this time included.
+        crashes: how often a worker died over it; a slow worker or a clean shutdown does not count.
+        admitted: it came through admission. One that did not has no identity, and gets no verdict.
+    """
+
+    camera: str
+    entry_id: str
+    epoch: int
+    first_sequence: int
+    frame_count: int
+    size_bytes: int
+    admitted_us: int
+    deadline_us: int
+    payload: bytes | None
+    deliveries: int = 1
+    crashes: int = 0
+    admitted: bool = True
+
+
+class Intake:
+    """Takes and claims messages for one worker.
+
+    Args:
+        worker: its name, which is its consumer name in every group.
+        claim_after_s: idle time after which a dead worker's messages are claimed.
+        slow_claim_after_s: idle time after which a living worker's messages are claimed.
+    """
+
+    def __init__(
+        self, client: Redis, line: str, worker: str, *, claim_after_s: float = 5.0, slow_claim_after_s: float = 60.0
+    ) -> None:
+        self._client = client
+        self._keys = Keys(line)
+        self._worker = check_name("worker", worker)
+        self._idle_ms = (int(claim_after_s * 1000), int(slow_claim_after_s * 1000))
+        self._cursor = ""
+        self._take = Script("take")
+        self._claim = Script("claim")
+        self._release = Script("release")
+        self._reconcile = Script("reconcile")
+
+    def take(self, *, max_frames: int, max_bytes: int) -> list[Message]:
+        """Unread messages, at once, in fair order: at least one where there is any, then up to the bounds."""
+        keys = [self._keys.ready, self._keys.due, self._keys.totals]
+        args = [self._keys.prefix, self._worker, max_frames, max_bytes, QUANTUM_FRAMES]
+        return [_message(*item) for item in self._take(self._client, keys, args)]
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until the doorbell rings, or for `timeout_s`; True where it rang."""
+        with translated("waiting for frames"):
+            try:
+                return self._client.blpop([self._keys.bell], timeout=timeout_s) is not None
+            except redis.exceptions.ResponseError as error:
+                if "UNBLOCKED" in str(error):  # a failover; what is true now is asked next
+                    return False
+                raise
+
+    def claim(self, *, max_frames: int, max_bytes: int) -> list[Message]:
+        """Messages whose worker is dead or too slow, up to the bounds; goes on where the last call stopped."""
+        args = [
+            self._keys.prefix,
+            self._worker,
+            *self._idle_ms,
+            max_frames,
+            max_bytes,
+            self._cursor,
+            CLAIM_CAMERAS,
+        ]
+        after, items = self._claim(self._client, [self._keys.cameras], args)
+        self._cursor = after.decode()
+        return [_message(*item) for item in items]
+
+    def release(self, messages: Iterable[Message]) -> int:
+        """Hand unprocessed messages back, claimable at once; how many still were this worker's."""
+        by_camera: dict[str, list[str]] = defaultdict(list)
+        for message in messages:
+            by_camera[message.camera].append(message.entry_id)
+        return sum(
+            int(self._release(self._client, [self._keys.frames(camera)], [self._worker, *ids]))
+            for camera, ids in by_camera.items()
+        )
+
+    def reconcile(self) -> tuple[int, int]:
+        """Put cameras with unread messages in line, and make missing groups; (cameras put in line, groups made)."""
+        keys = [self._keys.cameras, self._keys.ready, self._keys.totals, self._keys.bell]
+        woken, made = self._reconcile(self._client, keys, [self._keys.prefix])
+        return int(woken), int(made)
+
+
+def _message(
+    camera: bytes, entry_id: bytes, meta: bytes, fields: list[bytes] | None, deliveries: int = 1, crashes: int = 0
+) -> Message:
+    payload = _payload(fields)
+    if not meta:
+        size = len(payload or b"")
+        return Message(camera.decode(), entry_id.decode(), 0, 0, 0, size, 0, 0, payload, deliveries, crashes, False)
+    frames, sequence, epoch, size, admitted_us, deadline_us = (int(part) for part in meta.split(b":"))
+    return Message(
+        camera.decode(),
+        entry_id.decode(),
+        epoch,
+        sequence,
+        frames,
+        size,
+        admitted_us,
+        deadline_us,
+        payload,
+        deliveries,
+        crashes,
+    )
+
+
+def _payload(fields: Any) -> bytes | None:
+    if not fields:
+        return None
+    pairs = dict(zip(fields[::2], fields[1::2], strict=True))
+    payload = pairs.get(b"d")
+    return payload if isinstance(payload, bytes) else b"".join(fields)

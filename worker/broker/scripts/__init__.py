@@ -1,0 +1,1 @@
+"""The Lua scripts, each one atomic step of a frame's way."""

@@ -1,0 +1,86 @@
+-- Admit one message, or say why not. Atomic: nothing is written unless everything is.
+-- KEYS: camera hash, frames stream, index hash, recent zset, totals hash, ready zset, due zset, bell list
+-- ARGV: camera, epoch, first sequence, frames, payload, deadline in us (0: none),
+--       camera budget in bytes, line budget in bytes, contract version
+-- Returns: {status, entry id or epoch or bytes}
+local camera, epoch, seq, frames = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local payload, deadline = ARGV[5], tonumber(ARGV[6])
+local camera_budget, line_budget = tonumber(ARGV[7]), tonumber(ARGV[8])
+local kinds = {'hash', 'stream', 'hash', 'zset', 'hash', 'zset', 'zset', 'list'}
+for i = 1, 8 do
+  local kind = redis.call('TYPE', KEYS[i]).ok
+  if kind ~= 'none' and kind ~= kinds[i] then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' is a ' .. kind .. ', not a ' .. kinds[i])
+  end
+end
+if not (epoch and seq and frames and deadline and camera_budget and line_budget) or frames < 1 then
+  return redis.error_reply('ERR admit was called with wrong arguments')
+end
+local state = redis.call('HMGET', KEYS[1], 'epoch', 'last_seq', 'bytes', 'vfinish')
+local known = tonumber(state[1] or '0')
+if epoch < known then
+  redis.call('HINCRBY', KEYS[1], 'fenced', 1)
+  return {'fenced', known}
+end
+if epoch > known then return {'unknown_epoch', known} end
+-- Duplicate comes before busy: a producer that lost our answer must learn that its frame is in, however full it is.
+local last = tonumber(state[2] or '-1')
+if seq <= last then
+  local first = redis.call('ZRANGEBYSCORE', KEYS[4], seq, seq, 'LIMIT', 0, 1)
+  redis.call('HINCRBY', KEYS[1], 'duplicates', 1)
+  return {'duplicate', first[1] or ''}
+end
+local size = #payload
+local now = redis.call('TIME')
+local now_us = tonumber(now[1]) * 1000000 + tonumber(now[2])
+local line = redis.call('HMGET', KEYS[5], 'bytes', 'memory_us', 'memory_full', 'vtime', 'verdicts_full')
+local line_bytes = tonumber(line[1] or '0')
+local memory_full = line[3] == '1'
+-- Redis's own memory: looked at ten times a second, and admission stops at 90 %, so that settling never has to.
+local stale = now_us - tonumber(line[2] or '0') > 100000
+if stale then
+  local info = redis.call('INFO', 'memory')
+  local limit = tonumber(string.match(info, 'maxmemory:(%d+)'))
+  memory_full = limit > 0 and tonumber(string.match(info, 'used_memory:(%d+)')) + size > 0.9 * limit
+end
+local camera_bytes = tonumber(state[3] or '0')
+local why = nil
+if camera_bytes > 0 and camera_bytes + size > camera_budget then why = 'camera'
+elseif line_bytes > 0 and line_bytes + size > line_budget then why = 'line'
+elseif memory_full then why = 'memory'
+elseif line[5] == '1' then why = 'verdicts' end
+if why then
+  -- pcall: at a full maxmemory even this count may be refused, and the answer matters more than the count.
+  redis.pcall('HINCRBY', KEYS[1], 'busy', 1)
+  if stale then redis.pcall('HSET', KEYS[5], 'memory_us', now_us, 'memory_full', memory_full and '1' or '0') end
+  return {'busy', why}
+end
+local added = redis.pcall('XADD', KEYS[2], '*', 'v', ARGV[9], 'n', frames, 'seq', ARGV[3], 'epoch', ARGV[2],
+  'at', string.format('%.0f', now_us), 'd', payload)
+if type(added) == 'table' and added.err then
+  if string.find(added.err, 'OOM', 1, true) then return {'busy', 'memory'} end
+  return added
+end
+local id = added
+if redis.call('HEXISTS', KEYS[1], 'group') == 0 then
+  local made = redis.pcall('XGROUP', 'CREATE', KEYS[2], 'workers', '0')
+  if type(made) == 'table' and made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
+  redis.call('HSET', KEYS[1], 'group', '1')
+end
+redis.call('HSET', KEYS[3], id,
+  string.format('%d:%s:%s:%d:%.0f:%.0f', frames, ARGV[3], ARGV[2], size, now_us, deadline))
+redis.call('HSET', KEYS[1], 'last_seq', string.format('%.0f', seq + frames - 1), 'last_id', id,
+  'last_us', string.format('%.0f', now_us))
+redis.call('HINCRBY', KEYS[1], 'bytes', size)
+redis.call('HINCRBY', KEYS[1], 'admitted', frames)
+redis.call('HINCRBY', KEYS[1], 'admitted_messages', 1)
+redis.call('HINCRBY', KEYS[5], 'bytes', size)
+if stale then redis.call('HSET', KEYS[5], 'memory_us', string.format('%.0f', now_us), 'memory_full', '0') end
+redis.call('ZADD', KEYS[4], ARGV[3], id)
+redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1025)
+if not redis.call('ZSCORE', KEYS[6], camera) then
+  redis.call('ZADD', KEYS[6], math.max(tonumber(line[4] or '0'), tonumber(state[4] or '0')), camera)
+end
+if deadline > 0 then redis.call('ZADD', KEYS[7], string.format('%.0f', deadline), camera .. '|' .. id) end
+if redis.call('LLEN', KEYS[8]) < 16 then redis.call('LPUSH', KEYS[8], '1') end
+return {'admitted', id}

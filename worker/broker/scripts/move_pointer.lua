@@ -1,0 +1,21 @@
+-- Move, or remove, a pointer of a model, if it still stands where the caller saw it.
+-- KEYS: pointers hash, history stream, versions hash, events stream
+-- ARGV: field (model/channel), revision seen (0: none), new JSON without its revision ('' removes), version ('' where removed),
+--       record of the move as JSON
+-- Returns: {1, new revision}, or {0, revision that stands}, or {-1, 0} where there is no such version
+local stands = redis.call('HGET', KEYS[1], ARGV[1])
+local revision = 0
+if stands then revision = cjson.decode(stands).revision end
+if revision ~= tonumber(ARGV[2]) then return {0, revision} end
+if ARGV[4] ~= '' and redis.call('HEXISTS', KEYS[3], ARGV[4]) == 0 then return {-1, 0} end
+-- The revision goes on counting after a removal, so that an old sight of the pointer never fits again.
+local counter = 'revision:' .. ARGV[1]
+revision = redis.call('HINCRBY', KEYS[3], counter, 1)
+if ARGV[3] == '' then
+  redis.call('HDEL', KEYS[1], ARGV[1])
+else
+  redis.call('HSET', KEYS[1], ARGV[1], string.sub(ARGV[3], 1, -2) .. ',"revision":' .. revision .. '}')
+end
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', '10000', '*', 'move', ARGV[5])
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', '1000', '*', 'kind', 'pointer', 'name', ARGV[1])
+return {1, revision}

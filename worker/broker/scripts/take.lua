@@ -1,0 +1,56 @@
+-- Take unread messages for one worker: start-time fair queueing between cameras, the earliest deadline among those whose
+-- turn it is, up to a bound in frames and bytes. See intake.py for the bound on fairness.
+-- KEYS: ready zset, due zset, totals hash
+-- ARGV: key prefix, consumer, most frames, most bytes, quantum in frames
+-- Returns: a list of {camera, entry id, index metadata or '', fields}
+local prefix, consumer = ARGV[1], ARGV[2]
+local max_frames, max_bytes, quantum = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local out, frames, bytes = {}, 0, 0
+local weights = {}
+
+local function read(camera)
+  local stream = prefix .. 'frames:' .. camera
+  local got = redis.pcall('XREADGROUP', 'GROUP', 'workers', consumer, 'COUNT', 1, 'STREAMS', stream, '>')
+  if type(got) == 'table' and got.err then
+    if not string.find(got.err, 'NOGROUP', 1, true) then error(got.err) end
+    if redis.call('EXISTS', stream) == 0 then return nil end
+    redis.call('XGROUP', 'CREATE', stream, 'workers', '0')
+    got = redis.call('XREADGROUP', 'GROUP', 'workers', consumer, 'COUNT', 1, 'STREAMS', stream, '>')
+  end
+  return got and got[1][2][1]
+end
+
+while frames < max_frames and bytes < max_bytes do
+  local head = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+  if #head == 0 then break end
+  local camera, start = head[1], tonumber(head[2])
+  local least = start
+  for _, member in ipairs(redis.call('ZRANGE', KEYS[2], 0, 15)) do
+    local other = string.match(member, '^(.-)|')
+    local its = redis.call('ZSCORE', KEYS[1], other)
+    if its and tonumber(its) <= least + quantum then
+      camera, start = other, tonumber(its)
+      break
+    end
+  end
+  local entry = read(camera)
+  if not entry then
+    redis.call('ZREM', KEYS[1], camera)
+  else
+    local id, fields = entry[1], entry[2]
+    local meta = redis.call('HGET', prefix .. 'index:' .. camera, id) or ''
+    local n = tonumber(string.match(meta, '^(%d+)') or '1')
+    local size = tonumber(string.match(meta, '^%d+:%d+:%d+:(%d+)') or '0')
+    if weights[camera] == nil then
+      weights[camera] = tonumber(redis.call('HGET', prefix .. 'camera:' .. camera, 'weight') or '1') or 1
+    end
+    local finish = start + n / weights[camera]
+    redis.call('ZREM', KEYS[2], camera .. '|' .. id)
+    redis.call('ZADD', KEYS[1], finish, camera)
+    redis.call('HSET', prefix .. 'camera:' .. camera, 'vfinish', string.format('%.6f', finish))
+    redis.call('HSET', KEYS[3], 'vtime', string.format('%.6f', least))
+    frames, bytes = frames + n, bytes + size
+    out[#out + 1] = {camera, id, meta, fields or {}}
+  end
+end
+return out

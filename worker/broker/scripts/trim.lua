@@ -1,0 +1,51 @@
+-- Trim the verdict stream: what every registered subscriber has acknowledged and is old enough goes; at the hard bound the
+-- stated policy acts, and is counted.
+-- KEYS: verdicts stream, subscribers hash, totals hash
+-- ARGV: least age in us, hard bound in bytes, policy (trim | refuse)
+-- Returns: {entries trimmed, of them unread by somebody, bytes left}
+local now = redis.call('TIME')
+local now_us = tonumber(now[1]) * 1000000 + tonumber(now[2])
+local function parts(id)
+  local ms, n = string.match(id, '^(%d+)%-(%d+)$')
+  return tonumber(ms), tonumber(n)
+end
+local function before_or_at(a, b)
+  local am, an = parts(a)
+  local bm, bn = parts(b)
+  return am < bm or (am == bm and an <= bn)
+end
+local acked = nil
+for _, id in ipairs(redis.call('HVALS', KEYS[2])) do
+  if not acked or before_or_at(id, acked) then acked = id end
+end
+local young_ms = (now_us - tonumber(ARGV[1])) / 1000
+local held = tonumber(redis.call('HGET', KEYS[3], 'verdict_bytes') or '0')
+local trimmed, unread, full = 0, 0, '0'
+for _ = 1, 2000 do
+  local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+  if not first then
+    held = 0
+    break
+  end
+  local read = not acked or before_or_at(first[1], acked)
+  local over = held > tonumber(ARGV[2])
+  local old = parts(first[1]) < young_ms
+  if not (read and old) then
+    if not over then break end
+    if ARGV[3] == 'refuse' and not read then
+      full = '1'
+      break
+    end
+    if not read then unread = unread + 1 end
+  end
+  local size = 100
+  for i = 1, #first[2], 2 do if first[2][i] == 'json' then size = size + #first[2][i + 1] end end
+  redis.call('XDEL', KEYS[1], first[1])
+  held = held - size
+  trimmed = trimmed + 1
+end
+if redis.call('EXISTS', KEYS[3]) == 1 or trimmed > 0 or full == '1' then
+  redis.call('HSET', KEYS[3], 'verdict_bytes', held, 'verdicts_full', full)
+end
+if unread > 0 then redis.call('HINCRBY', KEYS[3], 'verdicts_lost', unread) end
+return {trimmed, unread, held}
