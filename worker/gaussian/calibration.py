@@ -1,0 +1,110 @@
+"""The working point: from a stated false-positive rate to a decision, by normal frames that the fit has not seen.
+
+A frame fails when its p-value is at most the rate. With the conformal p-value (Vovk, Gammerman, Shafer, "Algorithmic
+Learning in a Random World", 2005), p = (1 + #{sᵢ ≥ s}) / (n + 1), a normal frame that is exchangeable with the
+calibration frames fails with probability at most the rate, whatever the distribution and however few the frames. The
+rate must be at least 1 / (n + 1): below it no frame could ever fail, and the calibration is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from gaussline.worker.errors import FitError
+
+Array = NDArray[np.float64]
+
+
+class Method(StrEnum):
+    """How the working point comes about."""
+
+    CONFORMAL = "conformal"
+    EMPIRICAL = "empirical"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WorkingPoint:
+    """A decision rule at a stated rate.
+
+    Attributes:
+        rate: the stated false-positive rate.
+        threshold: a frame fails if and only if its score is over it.
+        scores: (n,) calibration scores, ascending, of normal frames unseen by the fit.
+    """
+
+    method: Method
+    rate: float
+    threshold: float
+    scores: Array
+
+    def p_value(self, scores: ArrayLike) -> Array:
+        """(m,) scores to (m,) conformal p-values in [1/(n+1), 1]. Ties count against the frame's strangeness."""
+        above = self.scores.size - np.searchsorted(self.scores, np.asarray(scores, np.float64), side="left")
+        values: Array = (above + 1.0) / (self.scores.size + 1.0)
+        return values
+
+    def fails(self, scores: ArrayLike) -> NDArray[np.bool_]:
+        """(m,) scores to (m,) decisions."""
+        decisions: NDArray[np.bool_] = np.asarray(scores, np.float64) > self.threshold
+        return decisions
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the scores, JSON-able."""
+        return {"method": self.method.value, "rate": self.rate, "threshold": self.threshold}
+
+    @classmethod
+    def restore(cls, fields: dict[str, Any], scores: Array) -> WorkingPoint:
+        """From `to_json` and the scores. Raises FitError."""
+        ordered = np.asarray(scores, np.float64)
+        if ordered.ndim != 1 or ordered.size == 0 or not np.isfinite(ordered).all() or (np.diff(ordered) < 0).any():
+            raise FitError("stored calibration scores are missing, not finite or out of order")
+        return cls(Method(fields["method"]), float(fields["rate"]), float(fields["threshold"]), ordered)
+
+
+def frames_needed(rate: float) -> int:
+    """Fewest calibration frames with which a rate is attainable: 1/(n+1) <= rate."""
+    return max(1, math.ceil(1.0 / rate - 1.0 - 1e-9))
+
+
+def calibrate(scores: ArrayLike, rate: float, method: Method = Method.CONFORMAL) -> WorkingPoint:
+    """A working point from (n,) scores of normal frames that the fit has not seen.
+
+    `conformal` puts the threshold at the score at which the p-value passes the rate; `empirical` at the (1 - rate) order
+    statistic without the correction for n. Raises FitError where n is too small for the rate, with the number needed.
+    """
+    if not 0.0 < rate < 1.0:
+        raise FitError(f"false-positive rate {rate} is not between 0 and 1")
+    ordered = np.sort(np.asarray(scores, np.float64))
+    if ordered.ndim != 1 or not np.isfinite(ordered).all():
+        raise FitError("calibration scores are not finite numbers")
+    n = ordered.size
+    needed = frames_needed(rate)
+    if n < needed:
+        raise FitError(
+            f"{n} calibration frames cannot hold a false-positive rate of {rate:.4g}: at least {needed} are needed "
+            f"(or state a rate of at least {1.0 / (n + 1):.4g})"
+        )
+    if method is Method.CONFORMAL:
+        # A frame fails iff (1 + #{s_i >= s}) <= rate (n + 1), that is iff at most `allowed` scores reach it.
+        allowed = math.floor(rate * (n + 1) + 1e-9) - 1
+        threshold = float(ordered[n - allowed - 1])
+    else:
+        threshold = float(ordered[min(n - 1, math.ceil((1.0 - rate) * n - 1e-9) - 1)])
+    return WorkingPoint(method, rate, threshold, ordered)
+
+
+def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact binomial interval of a rate (Clopper, Pearson 1934)."""
+    if trials <= 0:
+        return 0.0, 1.0
+    tail = (1.0 - confidence) / 2.0
+    low = 0.0 if hits == 0 else float(stats.beta.ppf(tail, hits, trials - hits + 1))
+    high = 1.0 if hits == trials else float(stats.beta.ppf(1.0 - tail, hits + 1, trials - hits))
+    return low, high

@@ -1,0 +1,77 @@
+"""From level distances to one score a frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gaussline.worker.errors import FitError
+
+Array = NDArray[np.float64]
+
+
+class Rule(StrEnum):
+    """How distances are combined. `sum` is the paper's (roots first, then the sum; no rescaling)."""
+
+    SUM = "sum"
+    MEAN = "mean"
+    MAX = "max"
+    STANDARDISED = "standardised"
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """A rule, with what it learnt.
+
+    Attributes:
+        offset, scale: a level, for `standardised`: the median and the scaled median absolute deviation of the distances
+            of normal frames that the fit has not seen; the score is the sum of (distance - offset) / scale, from 0 on.
+    """
+
+    rule: Rule = Rule.SUM
+    offset: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+
+    @classmethod
+    def learn(cls, rule: Rule, distances: ArrayLike) -> Combination:
+        """Learn a rule from (n, L) distances of normal frames. Raises FitError."""
+        if rule is not Rule.STANDARDISED:
+            return cls(rule)
+        d = np.asarray(distances, np.float64)
+        if d.ndim != 2 or len(d) < 2:
+            raise FitError("the standardised combination needs distances of at least 2 normal frames")
+        offset = np.median(d, axis=0)
+        scale = 1.4826 * np.median(np.abs(d - offset), axis=0)
+        if (scale <= 0).any():
+            raise FitError(
+                f"the distances of level {int(np.argmin(scale)) + 1} do not vary: they cannot be standardised"
+            )
+        return cls(rule, tuple(offset.tolist()), tuple(scale.tolist()))
+
+    def combine(self, distances: ArrayLike) -> Array:
+        """(n, L) distances to (n,) scores."""
+        d = np.asarray(distances, np.float64)
+        result: Array
+        if self.rule is Rule.SUM:
+            result = d.sum(axis=-1)
+        elif self.rule is Rule.MEAN:
+            result = d.mean(axis=-1)
+        elif self.rule is Rule.MAX:
+            result = d.max(axis=-1)
+        else:
+            # A frame nearer to the mean than the median is not more normal for it: below the median nothing is credited.
+            result = np.maximum((d - np.asarray(self.offset)) / np.asarray(self.scale), 0.0).sum(axis=-1)
+        return result
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"rule": self.rule.value, "offset": list(self.offset), "scale": list(self.scale)}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Combination:
+        """From `to_json`."""
+        return cls(Rule(fields["rule"]), tuple(fields["offset"]), tuple(fields["scale"]))

@@ -1,0 +1,214 @@
+"""Streaming moments of one level's features: everything an exact Ledoit–Wolf covariance needs, one batch at a time.
+
+Welford (1962); Chan, Golub, LeVeque, "Algorithms for Computing the Sample Variance" (1983), for the mean and the
+scatter. The fourth-order sums Q and T, and how they move with the mean, are this project's own: see `_shift`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gaussline.worker.errors import FitError
+
+Array = NDArray[np.float64]
+_FIELDS = ("weight", "weight_sq", "mean", "scatter", "third", "fourth")
+
+
+class Moments:
+    """Weighted moments of d-dimensional samples, in float64. Empty is the identity of `merge`.
+
+    With y = x - mean and weights w (1 until they are forgotten):
+
+    Attributes:
+        count: samples ever added less those subtracted; a count, not an effective size.
+        weight: n = Σ w.
+        weight_sq: W₂ = Σ w².
+        mean: (d,).
+        scatter: (d, d), S = Σ w·yyᵀ.
+        third: (d,), T = Σ w·‖y‖²·y.
+        fourth: Q = Σ w·‖y‖⁴.
+    """
+
+    __slots__ = ("count", "fourth", "mean", "scatter", "third", "weight", "weight_sq")
+
+    def __init__(self, dimension: int) -> None:
+        if dimension < 1:
+            raise FitError(f"moments need at least one dimension, not {dimension}")
+        self.count = 0
+        self.weight = 0.0
+        self.weight_sq = 0.0
+        self.mean: Array = np.zeros(dimension)
+        self.scatter: Array = np.zeros((dimension, dimension))
+        self.third: Array = np.zeros(dimension)
+        self.fourth = 0.0
+
+    @property
+    def dimension(self) -> int:
+        """d."""
+        return int(self.mean.size)
+
+    @property
+    def effective_size(self) -> float:
+        """Kish's effective sample size n²/W₂: the number of equally weighted samples that are worth as much."""
+        return self.weight * self.weight / self.weight_sq if self.weight_sq > 0 else 0.0
+
+    def copy(self) -> Moments:
+        """An independent copy."""
+        twin = Moments(self.dimension)
+        twin.count, twin.weight, twin.weight_sq, twin.fourth = self.count, self.weight, self.weight_sq, self.fourth
+        twin.mean, twin.scatter, twin.third = self.mean.copy(), self.scatter.copy(), self.third.copy()
+        return twin
+
+    # --- building ----------------------------------------------------------------------------------------------------
+    def update(self, samples: ArrayLike) -> Moments:
+        """Add a batch (b, d), or one sample (d,), each with weight 1. Returns self.
+
+        Raises FitError for another width, NaN or infinity; nothing is changed then.
+        """
+        x = np.asarray(samples, dtype=np.float64)
+        if x.ndim == 1:
+            x = x[None, :]
+        if x.ndim != 2 or x.shape[1] != self.dimension:
+            raise FitError(f"samples have shape {np.shape(samples)}, not (n, {self.dimension})")
+        if not np.isfinite(x).all():
+            raise FitError("samples hold NaN or infinite values")
+        if len(x) == 0:
+            return self
+        return self.merge(Moments.of(x))
+
+    @classmethod
+    def of(cls, samples: Array) -> Moments:
+        """Moments of one batch (b, d), two-pass: exact to rounding whatever the mean."""
+        batch = cls(samples.shape[1])
+        batch.count = len(samples)
+        batch.weight = batch.weight_sq = float(len(samples))
+        batch.mean = samples.mean(axis=0)
+        y = samples - batch.mean
+        norm_sq = np.einsum("ij,ij->i", y, y)
+        batch.scatter = y.T @ y
+        batch.third = norm_sq @ y
+        batch.fourth = float(norm_sq @ norm_sq)
+        return batch
+
+    def merge(self, other: Moments) -> Moments:
+        """Add another set of moments (Chan et al. 1983, extended to T and Q). Returns self; `other` is unchanged."""
+        self._check_width(other)
+        if other.weight == 0.0:
+            return self
+        if self.weight == 0.0:
+            self._assign(other.copy())
+            return self
+        total = self.weight + other.weight
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.weight / total)
+        third_a, fourth_a = self._shift(self.mean - mean)
+        third_b, fourth_b = other._shift(other.mean - mean)
+        self.scatter += other.scatter
+        self.scatter += np.outer(delta, delta * (self.weight * other.weight / total))
+        self.third = third_a + third_b
+        self.fourth = fourth_a + fourth_b
+        self.mean = mean
+        self.count += other.count
+        self.weight = total
+        self.weight_sq += other.weight_sq
+        return self
+
+    def __iadd__(self, other: Moments) -> Moments:
+        return self.merge(other)
+
+    def subtract(self, other: Moments) -> Moments:
+        """Unlearn samples that were added with weight 1: the inverse of `merge`. Returns self.
+
+        Raises FitError where more would be taken away than is there. Cancellation costs digits: taking away nearly
+        everything leaves nearly nothing that can be trusted.
+        """
+        self._check_width(other)
+        if other.weight == 0.0:
+            return self
+        rest = self.weight - other.weight
+        if rest < 0 or other.count > self.count:
+            raise FitError(f"cannot subtract {other.count} samples from {self.count}")
+        if rest == 0:
+            self._assign(Moments(self.dimension))
+            return self
+        delta = other.mean - self.mean
+        mean = self.mean - delta * (other.weight / rest)
+        apart = other.mean - mean
+        # Everything is looked at from the mean of what stays, where the sums are additive.
+        third_all, fourth_all = self._shift(self.mean - mean)
+        third_b, fourth_b = other._shift(other.mean - mean)
+        self.scatter -= other.scatter
+        self.scatter -= np.outer(apart, apart * (rest * other.weight / self.weight))
+        self.third = third_all - third_b
+        self.fourth = max(0.0, fourth_all - fourth_b)
+        self.mean = mean
+        self.count -= other.count
+        self.weight = rest
+        self.weight_sq = max(self.weight_sq - other.weight_sq, 0.0)
+        return self
+
+    def decay(self, factor: float) -> Moments:
+        """Forget: multiply every weight by `factor` in (0, 1]; the mean stays. Returns self."""
+        if not 0.0 < factor <= 1.0:
+            raise FitError(f"forgetting factor {factor} is not in (0, 1]")
+        self.weight *= factor
+        self.weight_sq *= factor * factor
+        self.scatter *= factor
+        self.third *= factor
+        self.fourth *= factor
+        return self
+
+    def _shift(self, a: Array) -> tuple[Array, float]:
+        """T and Q seen from another centre: y' = y + a, where a = old centre - new centre.
+
+        T' = T + tr(S)·a + 2Sa + n‖a‖²a;  Q' = Q + 4aᵀSa + n‖a‖⁴ + 4T·a + 2‖a‖²tr(S).
+        """
+        trace = float(np.trace(self.scatter))
+        moved = self.scatter @ a
+        a_sq = float(a @ a)
+        third = self.third + trace * a + 2.0 * moved + self.weight * a_sq * a
+        fourth = (
+            self.fourth
+            + 4.0 * float(a @ moved)
+            + self.weight * a_sq * a_sq
+            + 4.0 * float(self.third @ a)
+            + 2.0 * a_sq * trace
+        )
+        return third, fourth
+
+    def _check_width(self, other: Moments) -> None:
+        if other.dimension != self.dimension:
+            raise FitError(f"moments of {other.dimension} dimensions do not fit moments of {self.dimension}")
+
+    def _assign(self, other: Moments) -> None:
+        for name in self.__slots__:
+            setattr(self, name, getattr(other, name))
+
+    # --- storing -----------------------------------------------------------------------------------------------------
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """As named arrays, for an artefact or a checkpoint; exact."""
+        arrays: dict[str, NDArray[Any]] = {name: np.asarray(getattr(self, name), np.float64) for name in _FIELDS}
+        arrays["count"] = np.asarray(self.count, np.int64)
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Moments:
+        """From `to_arrays`. Raises FitError where arrays are missing or do not fit each other."""
+        try:
+            moments = cls(int(arrays["mean"].size))
+            moments.count = int(arrays["count"])
+            moments.weight, moments.weight_sq = float(arrays["weight"]), float(arrays["weight_sq"])
+            moments.fourth = float(arrays["fourth"])
+            d = moments.dimension
+            moments.mean = np.array(arrays["mean"], np.float64).reshape(d)
+            moments.third = np.array(arrays["third"], np.float64).reshape(d)
+            moments.scatter = np.array(arrays["scatter"], np.float64).reshape(d, d)
+        except (KeyError, ValueError, TypeError) as error:
+            raise FitError(f"arrays are no moments: {type(error).__name__}: {error}") from None
+        if not all(np.isfinite(array).all() for array in arrays.values()) or moments.weight < 0:
+            raise FitError("stored moments hold NaN, infinite or negative weights")
+        return moments
