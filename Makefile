@@ -1,0 +1,46 @@
+# One command a habit, the same at home and in CI. `make help` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+# What `make demo` and `make test` take from the command line.
+DATA ?=
+WEIGHTS ?=
+BACKBONE ?=
+ARGS ?=
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+$(VENV)/.stamp: pyproject.toml scripts/environment
+	@PYTHON='$(PYTHON)' scripts/environment $(VENV)
+
+.PHONY: demo
+demo: $(VENV)/.stamp ## A whole line on this machine; DATA=folder WEIGHTS=file BACKBONE=name take your own
+	@$(BIN)/gaussline demo $(if $(DATA),--data '$(DATA)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
+	  $(if $(BACKBONE),--backbone '$(BACKBONE)') $(ARGS)
+
+# Two processes share two cores best when each keeps to one thread.
+.PHONY: test
+test: export OMP_NUM_THREADS ?= 1
+test: $(VENV)/.stamp ## Run the tests; ARGS='-k name' passes words to pytest
+	@$(BIN)/pytest -n 2 --dist loadfile --durations 15 $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.stamp ## Check style, format, types and shell scripts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/shellcheck .ci/run scripts/environment
+	@$(BIN)/python scripts/typecheck
+
+.PHONY: clean
+clean: ## Remove the environment and everything that was built
+	rm -rf $(VENV) .build .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find bench producer tests worker -name __pycache__ -type d -prune -exec rm -rf {} +
