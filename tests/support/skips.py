@@ -1,7 +1,8 @@
 """What a test needs from the machine, and what happens where it is missing.
 
-At home such a test skips and says how to get what is missing. In CI (environment variable CI set) nobody reads skips, so there
-every skip is a failure, but for hardware that no installation brings.
+At home such a test skips and says how to get what is missing. In CI (environment variable CI set) nobody reads skips, so
+there every skip is a failure, but for hardware that no installation brings and for the development data, which is not
+part of the repository, where its whole folder is absent.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def needs_program(name: str, apt_package: str) -> pytest.MarkDecorator:
 
 
 def needs_data(*parts: str) -> pytest.MarkDecorator:
-    """Mark a test that reads the development data, such as `needs_data("elpv_mono/good", "weights/squeezenet1_1.pth")`."""
+    """Mark a test that reads parts of the development data, such as `needs_data("elpv_mono/good")`."""
     return pytest.mark.needs_data(*parts)
 
 
