@@ -76,8 +76,10 @@ def frames_needed(rate: float) -> int:
 def calibrate(scores: ArrayLike, rate: float, method: Method = Method.CONFORMAL) -> WorkingPoint:
     """A working point from (n,) scores of normal frames that the fit has not seen.
 
-    `conformal` puts the threshold at the score at which the p-value passes the rate; `empirical` at the (1 - rate) order
-    statistic without the correction for n. Raises FitError where n is too small for the rate, with the number needed.
+    `conformal` puts the threshold at the score at which the p-value passes the rate; `empirical` at the (1 - rate)
+    order statistic without the correction for n.
+
+    Raises FitError, with the number needed, where n is too small for the rate.
     """
     if not 0.0 < rate < 1.0:
         raise FitError(f"false-positive rate {rate} is not between 0 and 1")

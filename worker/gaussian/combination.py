@@ -63,7 +63,7 @@ class Combination:
         elif self.rule is Rule.MAX:
             result = d.max(axis=-1)
         else:
-            # A frame nearer to the mean than the median is not more normal for it: below the median nothing is credited.
+            # Nearer to the mean than the median is not more normal: below the median nothing is credited.
             result = np.maximum((d - np.asarray(self.offset)) / np.asarray(self.scale), 0.0).sum(axis=-1)
         return result
 

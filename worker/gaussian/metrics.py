@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 
 def auroc(normal: ArrayLike, defective: ArrayLike) -> float:
-    """Area under the ROC curve, Mann–Whitney form: the chance that a defective frame outscores a normal one, ties half."""
+    """Area under the ROC curve: the chance that a defective frame outscores a normal one, ties counting half."""
     n, d = _both(normal, defective)
     ranks = rankdata(np.concatenate([n, d]))
     return float((ranks[n.size :].sum() - d.size * (d.size + 1) / 2.0) / (n.size * d.size))

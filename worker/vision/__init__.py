@@ -1,0 +1,1 @@
+"""From bytes to level features: decode, preprocess, backbone, scorer. Torch lives here."""

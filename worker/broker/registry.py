@@ -1,0 +1,265 @@
+"""The registry: immutable model versions in Redis, and the pointers that say which of them judges.
+
+Artefacts lie in content-addressed chunks, written in pieces with pauses, so that a large one never holds up verdicts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gaussline.worker.broker.client import Redis, translated
+from gaussline.worker.broker.script import Script
+from gaussline.worker.contract.clock import to_text
+from gaussline.worker.contract.keys import Keys, check_name
+from gaussline.worker.errors import ArtefactError, Conflict, NotFound
+
+CHUNK_BYTES = 512_000
+PAUSE_S = 0.002
+STABLE = "stable"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One immutable version of a model, as it is recorded.
+
+    Attributes:
+        report: what was measured when it was made; JSON-able.
+    """
+
+    model: str
+    number: int
+    digest: str
+    size_bytes: int
+    created_at: str
+    by: str
+    note: str
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """Where a channel of a model points."""
+
+    model: str
+    channel: str
+    version: int
+    digest: str
+    revision: int
+    moved_at: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One move of a pointer: who, when, why, from where to where (None: nowhere)."""
+
+    channel: str
+    before: int | None
+    after: int | None
+    at: str
+    by: str
+    note: str
+
+
+class Registry:
+    """The registry of one line."""
+
+    def __init__(self, client: Redis, line: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._client = client
+        self._keys = Keys(line)
+        self._sleep = sleep
+        self._publish = Script("publish_version")
+        self._move = Script("move_pointer")
+
+    # --- artefacts ---------------------------------------------------------------------------------------------------
+    def store(self, data: bytes) -> str:
+        """Store an artefact; its SHA-256. Storing the same bytes again changes nothing."""
+        digest = hashlib.sha256(data).hexdigest()
+        chunks = []
+        with translated("storing an artefact"):
+            for start in range(0, len(data), CHUNK_BYTES):
+                piece = data[start : start + CHUNK_BYTES]
+                name = hashlib.sha256(piece).hexdigest()
+                chunks.append(name)
+                if self._client.set(self._keys.blob(name), piece, nx=True):
+                    self._sleep(PAUSE_S)
+            # The manifest is written last: an artefact is there whole, or not at all.
+            self._client.set(self._keys.artefact(digest), json.dumps({"size": len(data), "chunks": chunks}))
+        return digest
+
+    def fetch(self, digest: str) -> bytes:
+        """An artefact's bytes, checked. Raises NotFound, ArtefactError where it is torn or tampered with."""
+        with translated("fetching an artefact"):
+            manifest = self._client.get(self._keys.artefact(digest))
+            if manifest is None:
+                raise NotFound(f"no artefact {digest[:16]}… on line {self._keys.line}")
+            pieces = []
+            for name in json.loads(manifest)["chunks"]:
+                piece = self._client.get(self._keys.blob(name))
+                if piece is None:
+                    raise ArtefactError(f"artefact {digest[:16]}… is torn: chunk {name[:16]}… is gone")
+                pieces.append(piece)
+                self._sleep(PAUSE_S)
+        data = b"".join(pieces)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ArtefactError(f"artefact {digest[:16]}… was tampered with: its bytes have another SHA-256")
+        return data
+
+    # --- versions ----------------------------------------------------------------------------------------------------
+    def publish(
+        self, model: str, data: bytes, *, by: str, note: str = "", report: dict[str, Any] | None = None
+    ) -> Version:
+        """Store an artefact and record it as the model's next version. Nothing points to it yet."""
+        check_name("model", model)
+        digest = self.store(data)
+        record = {
+            "digest": digest,
+            "size_bytes": len(data),
+            "created_at": to_text(self._now_us()),
+            "by": by,
+            "note": note,
+            "report": report or {},
+        }
+        keys = [self._keys.models, self._keys.versions(model), self._keys.artefact(digest), self._keys.events]
+        number = int(self._publish(self._client, keys, [model, json.dumps(record)]))
+        if number == 0:
+            raise ArtefactError(f"artefact {digest[:16]}… vanished while it was published")
+        return self.version(model, number)
+
+    def models(self) -> list[str]:
+        """Names of all models."""
+        with translated("listing models"):
+            return sorted(name.decode() for name in self._client.hkeys(self._keys.models))
+
+    def versions(self, model: str) -> list[Version]:
+        """All versions of a model, ascending. Raises NotFound."""
+        with translated("listing versions"):
+            records = self._client.hgetall(self._keys.versions(model))
+        found = [_version(model, json.loads(record)) for field, record in records.items() if field.isdigit()]
+        if not found:
+            raise NotFound(f"no model {model!r} on line {self._keys.line}; 'gaussline fit' makes one")
+        return sorted(found, key=lambda version: version.number)
+
+    def version(self, model: str, number: int) -> Version:
+        """One version. Raises NotFound."""
+        with translated("reading a version"):
+            record = self._client.hget(self._keys.versions(model), number)
+        if record is None:
+            raise NotFound(f"model {model!r} has no version {number} on line {self._keys.line}")
+        return _version(model, json.loads(record))
+
+    # --- pointers ----------------------------------------------------------------------------------------------------
+    def pointers(self) -> list[Pointer]:
+        """All pointers of all models."""
+        with translated("reading pointers"):
+            raw = self._client.hgetall(self._keys.pointers)
+        return sorted((_pointer(field.decode(), json.loads(text)) for field, text in raw.items()), key=_order)
+
+    def pointer(self, model: str, channel: str = STABLE) -> Pointer | None:
+        """Where a channel points, None where nowhere."""
+        with translated("reading a pointer"):
+            text = self._client.hget(self._keys.pointers, f"{model}/{channel}")
+        return None if text is None else _pointer(f"{model}/{channel}", json.loads(text))
+
+    def promote(
+        self,
+        model: str,
+        number: int,
+        *,
+        by: str,
+        channel: str = STABLE,
+        note: str = "",
+        seen: Pointer | None | str = "current",
+    ) -> Pointer:
+        """Point a channel at a version, if it still points where the caller saw it (`seen`; by default: now).
+
+        Raises NotFound for a missing version, Conflict where somebody else moved the pointer meanwhile.
+        """
+        check_name("channel", channel)
+        before = self.pointer(model, channel) if isinstance(seen, str) else seen
+        version = self.version(model, number)
+        now = to_text(self._now_us())
+        text = json.dumps({"version": number, "digest": version.digest, "moved_at": now, "by": by})
+        move = {
+            "channel": channel,
+            "before": None if before is None else before.version,
+            "after": number,
+            "at": now,
+            "by": by,
+            "note": note,
+        }
+        self._shift(model, channel, 0 if before is None else before.revision, text, str(number), move)
+        after = self.pointer(model, channel)
+        assert after is not None
+        return after
+
+    def rollback(self, model: str, *, by: str, channel: str = STABLE, note: str = "") -> Pointer:
+        """Point a channel back at the version it pointed at before. Raises NotFound where there is none."""
+        current = self.pointer(model, channel)
+        if current is None:
+            raise NotFound(f"{model}/{channel} points nowhere: there is nothing to roll back")
+        earlier = [
+            move.before
+            for move in reversed(self.history(model))
+            if move.channel == channel and move.after == current.version and move.before not in (None, current.version)
+        ]
+        if not earlier or earlier[0] is None:
+            raise NotFound(f"{model}/{channel} never pointed at another version than {current.version}")
+        return self.promote(model, earlier[0], by=by, channel=channel, note=note or "rollback", seen=current)
+
+    def history(self, model: str) -> list[Move]:
+        """Every move of a model's pointers, oldest first."""
+        with translated("reading the history"):
+            entries = self._client.xrange(self._keys.history(model))
+        return [Move(**json.loads(fields[b"move"])) for _, fields in entries]
+
+    def _shift(self, model: str, channel: str, revision: int, text: str, version: str, move: dict[str, Any]) -> None:
+        keys = [
+            self._keys.pointers,
+            self._keys.history(model),
+            self._keys.versions(model),
+            self._keys.events,
+        ]
+        args = [f"{model}/{channel}", revision, text, version, json.dumps(move)]
+        done, stands = self._move(self._client, keys, args)
+        if done == 0:
+            raise Conflict(
+                f"{model}/{channel} was moved by somebody else meanwhile (revision {stands}, you saw {revision}): look "
+                "again with 'gaussline models show'"
+            )
+        if done < 0:
+            raise NotFound(f"model {model!r} has no version {version} on line {self._keys.line}")
+
+    def _now_us(self) -> int:
+        with translated("reading Redis's clock"):
+            seconds, micros = self._client.time()
+        return int(seconds) * 1_000_000 + int(micros)
+
+
+def _version(model: str, record: dict[str, Any]) -> Version:
+    return Version(
+        model,
+        record["version"],
+        record["digest"],
+        record["size_bytes"],
+        record["created_at"],
+        record["by"],
+        record["note"],
+        record["report"],
+    )
+
+
+def _pointer(field: str, record: dict[str, Any]) -> Pointer:
+    model, channel = field.split("/", 1)
+    return Pointer(
+        model, channel, record["version"], record["digest"], record["revision"], record["moved_at"], record["by"]
+    )
+
+
+def _order(pointer: Pointer) -> tuple[str, str]:
+    return pointer.model, pointer.channel

@@ -1,0 +1,109 @@
+"""Reading verdicts: from now on, from a time on, or with a durable cursor that a subscriber moves when it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from gaussline.worker.broker.client import Redis, connect, translated
+from gaussline.worker.broker.script import Script
+from gaussline.worker.contract.keys import Keys, check_name
+from gaussline.worker.errors import NotFound
+
+BLOCK_S = 1.0
+
+
+class Verdicts:
+    """The verdicts of one line.
+
+    A registered subscriber has a durable cursor: verdicts after it stay until it acknowledges them (within the stream's
+    hard bound, see docs/contract.md), and come again after a crash. Delivery is at least once; `id` recognises a
+    verdict that was read twice.
+
+    Args:
+        redis: a URL, or a redis-py client that answers bytes.
+    """
+
+    def __init__(self, redis: str | Redis, line: str = "line1") -> None:
+        self._client: Redis = connect(redis) if isinstance(redis, str) else redis
+        self._keys = Keys(line)
+        self._acknowledge = Script("acknowledge")
+
+    # --- subscribers -------------------------------------------------------------------------------------------------
+    def register(self, subscriber: str, *, since: str = "0-0") -> None:
+        """Make a durable cursor, at the oldest verdict kept or after the entry `since`; one that exists stays as it is."""
+        check_name("subscriber", subscriber)
+        with translated("registering a subscriber"):
+            self._client.hsetnx(self._keys.subscribers, subscriber, since)
+
+    def unregister(self, subscriber: str) -> None:
+        """Forget a cursor: verdicts are no longer kept for it. Raises NotFound."""
+        with translated("unregistering a subscriber"):
+            if not self._client.hdel(self._keys.subscribers, subscriber):
+                raise NotFound(f"no subscriber {subscriber!r} on line {self._keys.line}")
+
+    def subscribers(self) -> dict[str, str]:
+        """Every registered subscriber and the last entry it acknowledged."""
+        with translated("listing subscribers"):
+            raw = self._client.hgetall(self._keys.subscribers)
+        return {name.decode(): entry.decode() for name, entry in sorted(raw.items())}
+
+    def ack(self, subscriber: str, entry_id: str) -> bool:
+        """Everything up to this entry is done; False where the cursor stood there already. Raises NotFound."""
+        moved = int(self._acknowledge(self._client, [self._keys.subscribers], [subscriber, entry_id]))
+        if moved < 0:
+            raise NotFound(f"no subscriber {subscriber!r} on line {self._keys.line}")
+        return moved == 1
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+    def last_id(self) -> str:
+        """The newest entry's id, `0-0` where there is none: what to follow from to see only what comes next."""
+        with translated("reading verdicts"):
+            newest = self._client.xrevrange(self._keys.verdicts, count=1)
+        return newest[0][0].decode() if newest else "0-0"
+
+    def read(self, after: str, *, count: int = 500, block_s: float | None = None) -> list[tuple[str, dict[str, Any]]]:
+        """Entries after an entry id: (entry id, verdict). Waits up to `block_s` where there is none."""
+        block = None if block_s is None else max(1, int(block_s * 1000))
+        with translated("reading verdicts"):
+            answer = self._client.xread({self._keys.verdicts: after}, count=count, block=block)
+        return [
+            (entry_id.decode(), json.loads(fields[b"json"]))
+            for _, entries in answer or []
+            for entry_id, fields in entries
+        ]
+
+    def follow(
+        self, *, group: str | None = None, after: str | None = None, stop_after_s: float | None = None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Verdicts for ever, or until none came for `stop_after_s`.
+
+        With `group` from that subscriber's cursor on (it is registered where it is new; acknowledge with `ack`), else after
+        the entry `after`, else from now on.
+        """
+        if group is not None:
+            self.register(group)
+            position = self.subscribers()[group]
+        else:
+            position = self.last_id() if after is None else after
+        idle_s = 0.0
+        while True:
+            entries = self.read(position, block_s=BLOCK_S)
+            for entry_id, verdict in entries:
+                position = entry_id
+                yield entry_id, verdict
+            idle_s = 0.0 if entries else idle_s + BLOCK_S
+            if stop_after_s is not None and idle_s >= stop_after_s:
+                return
+
+
+def trim_verdicts(client: Redis, line: str, *, min_age_s: float, max_bytes: int, policy: str) -> tuple[int, int, int]:
+    """Trim what every subscriber has and what is old enough: (trimmed, of them unread by somebody, bytes left)."""
+    keys = Keys(line)
+    args = [int(min_age_s * 1e6), max_bytes, policy]
+    trimmed, unread, left = _TRIM(client, [keys.verdicts, keys.subscribers, keys.totals], args)
+    return int(trimmed), int(unread), int(left)
+
+
+_TRIM = Script("trim")

@@ -1,0 +1,104 @@
+"""The model: a backbone spec, one Gaussian a level, and a working point. Immutable; named by its artefact's digest.
+
+Needs the numerics of `gaussline[worker]`; producers and subscribers never import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gaussline.worker.contract.artefact import Artefact
+from gaussline.worker.contract.spec import BackboneSpec
+from gaussline.worker.errors import ArtefactError, FitError
+from gaussline.worker.gaussian.calibration import WorkingPoint
+from gaussline.worker.gaussian.combination import Combination
+from gaussline.worker.gaussian.density import Gaussian
+from gaussline.worker.gaussian.moments import Moments
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """What scores a frame.
+
+    Attributes:
+        gaussians: one a level of the spec, in its order.
+        moments: what the Gaussians were fitted from, so that a learner can go on from here; may be empty.
+        info: how it came about, for a person: frames, seeds, sources; JSON-able.
+    """
+
+    spec: BackboneSpec
+    gaussians: tuple[Gaussian, ...]
+    combination: Combination
+    working_point: WorkingPoint
+    moments: tuple[Moments, ...] = ()
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        widths = tuple(gaussian.dimension for gaussian in self.gaussians)
+        if widths != self.spec.channels:
+            raise ArtefactError(
+                f"the model's Gaussians have widths {widths}, its levels have {self.spec.channels} channels"
+            )
+
+    def distances(self, features: list[ArrayLike]) -> Array:
+        """(n, d) features a level to (n, L) Mahalanobis distances, float64: the reference that workers are held to."""
+        pairs = zip(self.gaussians, features, strict=True)
+        return np.stack([gaussian.mahalanobis(level) for gaussian, level in pairs], axis=-1)
+
+    def scores(self, features: list[ArrayLike]) -> Array:
+        """(n, d) features a level to (n,) scores."""
+        return self.combination.combine(self.distances(features))
+
+    def to_artefact(self) -> Artefact:
+        """As one immutable artefact."""
+        arrays: dict[str, NDArray[Any]] = {"calibration.scores": self.working_point.scores}
+        for index, gaussian in enumerate(self.gaussians):
+            arrays |= {f"level{index}.{name}": array for name, array in gaussian.to_arrays().items()}
+        for index, moments in enumerate(self.moments):
+            arrays |= {f"moments{index}.{name}": array for name, array in moments.to_arrays().items()}
+        manifest = {
+            "kind": "model",
+            "spec": self.spec.to_json(),
+            "gaussians": [gaussian.describe() for gaussian in self.gaussians],
+            "combination": self.combination.to_json(),
+            "working_point": self.working_point.to_json(),
+            "moments": len(self.moments),
+            "info": dict(self.info),
+        }
+        return Artefact.pack(manifest, arrays)
+
+    @classmethod
+    def from_artefact(cls, artefact: Artefact) -> Model:
+        """From an artefact whose digest was checked. Raises ArtefactError."""
+        manifest = artefact.manifest
+        try:
+            if manifest["kind"] != "model":
+                raise ArtefactError(f"the artefact is a {manifest['kind']!r:.40}, not a model")
+            gaussians = tuple(
+                Gaussian.restore(_part(artefact, f"level{index}."), described)
+                for index, described in enumerate(manifest["gaussians"])
+            )
+            moments = tuple(
+                Moments.from_arrays(_part(artefact, f"moments{index}.")) for index in range(int(manifest["moments"]))
+            )
+            return cls(
+                BackboneSpec.from_json(manifest["spec"]),
+                gaussians,
+                Combination.from_json(manifest["combination"]),
+                WorkingPoint.restore(manifest["working_point"], artefact.arrays["calibration.scores"]),
+                moments,
+                manifest["info"],
+            )
+        except (KeyError, TypeError, ValueError, FitError) as error:
+            raise ArtefactError(f"malformed model artefact: {type(error).__name__}: {error}") from None
+
+
+def _part(artefact: Artefact, prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in artefact.arrays.items() if name.startswith(prefix)}
