@@ -174,7 +174,7 @@ class Registry:
         by: str,
         channel: str = STABLE,
         note: str = "",
-        seen: Pointer | None | str = "current",
+        seen: Pointer | str | None = "current",
     ) -> Pointer:
         """Point a channel at a version, if it still points where the caller saw it (`seen`; by default: now).
 

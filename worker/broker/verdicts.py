@@ -32,7 +32,7 @@ class Verdicts:
 
     # --- subscribers -------------------------------------------------------------------------------------------------
     def register(self, subscriber: str, *, since: str = "0-0") -> None:
-        """Make a durable cursor, at the oldest verdict kept or after the entry `since`; one that exists stays as it is."""
+        """Make a durable cursor, at the oldest verdict or after entry `since`; one that exists stays as it is."""
         check_name("subscriber", subscriber)
         with translated("registering a subscriber"):
             self._client.hsetnx(self._keys.subscribers, subscriber, since)
@@ -79,8 +79,8 @@ class Verdicts:
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Verdicts for ever, or until none came for `stop_after_s`.
 
-        With `group` from that subscriber's cursor on (it is registered where it is new; acknowledge with `ack`), else after
-        the entry `after`, else from now on.
+        With `group` from that subscriber's cursor on (it is registered where it is new; acknowledge with `ack`), else
+        after the entry `after`, else from now on.
         """
         if group is not None:
             self.register(group)
