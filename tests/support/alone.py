@@ -1,7 +1,7 @@
 """Tests that measure time run alone, although others run side by side.
 
-With pytest-xdist each worker process runs its own tests. A test marked `alone` waits until the other workers are between
-two tests and holds them there. Two file locks do it: every test passes the gate before it takes the floor, shared or
+With pytest-xdist each worker process runs its own tests. A test marked `alone` waits until the others are between two
+tests and holds them there. Two file locks do it: every test passes the gate before it takes the floor, shared or
 alone, so a test that waits for the floor alone keeps the gate shut and cannot be starved.
 """
 

@@ -1,6 +1,6 @@
 """What a test needs from the machine, and what happens where it is missing.
 
-At home such a test skips and says how to get what is missing. In CI (environment variable CI set) nobody reads skips, so
+At home such a test skips and says how to get what is missing. In CI (environment variable CI set) nobody reads skips:
 there every skip is a failure, but for hardware that no installation brings and for the development data, which is not
 part of the repository, where its whole folder is absent.
 """
