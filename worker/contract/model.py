@@ -65,7 +65,7 @@ class Model:
             arrays |= {f"moments{index}.{name}": array for name, array in moments.to_arrays().items()}
         manifest = {
             "kind": "model",
-            "spec": self.spec.to_json(),
+            "spec": self.spec.to_dict(),
             "gaussians": [gaussian.describe() for gaussian in self.gaussians],
             "combination": self.combination.to_json(),
             "working_point": self.working_point.to_json(),
@@ -89,7 +89,7 @@ class Model:
                 Moments.from_arrays(_part(artefact, f"moments{index}.")) for index in range(int(manifest["moments"]))
             )
             return cls(
-                BackboneSpec.from_json(manifest["spec"]),
+                BackboneSpec.from_dict(manifest["spec"]),
                 gaussians,
                 Combination.from_json(manifest["combination"]),
                 WorkingPoint.restore(manifest["working_point"], artefact.arrays["calibration.scores"]),

@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 from gaussline.worker.contract.limits import ImageLimits
 from gaussline.worker.errors import ImageError, SourceError
 from gaussline.worker.learning.dataset import Sample
-from gaussline.worker.vision.extractor import Extractor
+from gaussline.worker.vision.decode import decode
+from gaussline.worker.vision.features import FeatureExtractor
+from gaussline.worker.vision.preprocess import preprocess_one, stack
 
 Features = list[NDArray[np.float32]]
 Progress = Callable[[int], None]
 
 
 def extract_features(
-    extractor: Extractor,
+    extractor: FeatureExtractor,
     samples: Sequence[Sample],
     *,
-    batch: int = 16,
+    batch: int | None = None,
     threads: int = 2,
     limits: ImageLimits | None = None,
     progress: Progress = lambda done: None,
@@ -36,18 +38,19 @@ def extract_features(
     if not samples:
         return [np.empty((0, width), np.float32) for width in extractor.spec.channels]
     parts: list[list[NDArray[np.float32]]] = []
-    for images in _batches(extractor, samples, batch, threads, limits):
-        parts.append(extractor.extract_numpy(images))
+    for images in _batches(extractor, samples, batch or extractor.batch_size, threads, limits):
+        parts.append(extractor.extract(stack(images)))
         progress(len(images))
     return [np.concatenate([part[level] for part in parts]) for level in range(len(extractor.spec.levels))]
 
 
 def _batches(
-    extractor: Extractor, samples: Sequence[Sample], batch: int, threads: int, limits: ImageLimits
+    extractor: FeatureExtractor, samples: Sequence[Sample], batch: int, threads: int, limits: ImageLimits
 ) -> Iterator[list[torch.Tensor]]:
     def load(sample: Sample) -> torch.Tensor:
         try:
-            return extractor.to_image(sample.frame(), limits)
+            frame = sample.frame()
+            return preprocess_one(decode(frame.data, frame.encoding, limits), extractor.spec.input_size)
         except ImageError as error:
             raise SourceError(f"image {sample.path}: {error.detail}") from None
 

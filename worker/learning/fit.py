@@ -83,8 +83,8 @@ def fit_model(
         total = int(np.ceil(needed / options.calibration_share))
         raise FitError(
             f"a false-positive rate of {options.rate:g} needs {needed} calibration frames, and "
-            f"{options.calibration_share:.0%} of {count} normal frames are {held}: give at least {total} frames, or state "
-            f"a rate of at least {1 / (held + 1):.3g}"
+            f"{options.calibration_share:.0%} of {count} normal frames are {held}: give at least {total} frames, or "
+            f"state a rate of at least {1 / (held + 1):.3g}"
         )
     order = np.random.default_rng(options.seed).permutation(count)
     calibration, training = order[:held], order[held:]

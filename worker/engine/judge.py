@@ -1,0 +1,112 @@
+"""The judge: one backbone pass a batch, every frame scored under its own camera's Gaussians."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from gaussline.worker.contract.frame import Frame
+from gaussline.worker.contract.limits import ImageLimits
+from gaussline.worker.contract.model import Model
+from gaussline.worker.contract.verdict import Reason
+from gaussline.worker.engine.book import Entry, Page
+from gaussline.worker.engine.judgement import Judgement, Timing
+from gaussline.worker.engine.prepare import Refusal
+from gaussline.worker.errors import ModelError
+from gaussline.worker.vision.decode import decode
+from gaussline.worker.vision.features import FeatureExtractor
+from gaussline.worker.vision.preprocess import preprocess_one, stack
+from gaussline.worker.vision.scorer import PreparedModel, Scorer
+
+FeatureShare = Callable[[str], bool]
+
+
+@dataclass(slots=True)
+class BackboneJudge:
+    """The engine's `Judge` over a real backbone.
+
+    Args:
+        page: the book's current page.
+        write_features: whether the features of judged frames are handed on.
+        allow_random: accept models with random weights (demo and tests only).
+    """
+
+    extractor: FeatureExtractor
+    scorer: Scorer
+    limits: ImageLimits
+    page: Callable[[], Page[PreparedModel]]
+    write_features: bool = False
+    allow_random: bool = False
+
+    def prepare(self, model: Model) -> PreparedModel:
+        """Check a model against the backbone, move it to the device, warm it up. Raises ModelError."""
+        if model.spec.random_weights and not self.allow_random:
+            raise ModelError("the model was fitted with random weights: its verdicts would mean nothing")
+        prepared = self.scorer.prepare(model)
+        blank = torch.zeros((1, 3, *self.extractor.spec.input_size), dtype=torch.uint8)
+        self.scorer.distances(self.extractor.extract_tensors(blank), prepared)
+        return prepared
+
+    def to_image(self, frame: Frame) -> torch.Tensor:
+        """Decode and resize one frame. Raises ImageError."""
+        pixels = decode(frame.data, frame.encoding, self.limits, shape=frame.shape, dtype=frame.dtype)
+        return preprocess_one(pixels, self.extractor.spec.input_size)
+
+    def judge(
+        self, images: Sequence[torch.Tensor], cameras: Sequence[str]
+    ) -> tuple[Sequence[Judgement | Refusal], Timing]:
+        """Judge one batch under one page of the book."""
+        page = self.page()
+        outcomes: list[Judgement | Refusal | None] = [None] * len(images)
+        rows: dict[str, list[int]] = defaultdict(list)
+        for row, camera in enumerate(cameras):
+            rows[page.model_name(camera)].append(row)
+        for name in [name for name in rows if name not in page.entries]:
+            detail = page.refused.get(name, "no version of it is promoted")
+            for row in rows.pop(name):
+                outcomes[row] = Refusal(Reason.NO_MODEL, f"model {name!r}: {detail}")
+        begin = time.perf_counter()
+        judged = sorted(row for members in rows.values() for row in members)
+        features: list[torch.Tensor] = []
+        if judged:
+            features = self.extractor.extract_tensors(stack([images[row] for row in judged]))
+            if self.extractor.runtime.device.startswith("cuda"):
+                torch.cuda.synchronize()
+        middle = time.perf_counter()
+        place = {row: index for index, row in enumerate(judged)}
+        for name, members in rows.items():
+            own = [level[[place[row] for row in members]] for level in features] if len(rows) > 1 else features
+            for row, judgement in zip(members, self._score(page.entries[name], own), strict=True):
+                outcomes[row] = judgement
+        decided = [outcome for outcome in outcomes if outcome is not None]
+        return decided, Timing(middle - begin, time.perf_counter() - middle)
+
+    def _score(self, entry: Entry[PreparedModel], features: list[torch.Tensor]) -> list[Judgement]:
+        model, spec = entry.model, entry.model.spec
+        distances = self.scorer.distances(features, entry.prepared)
+        scores = model.combination.combine(distances)
+        if not np.isfinite(scores).all():
+            raise ModelError(f"model {entry.ref.name} version {entry.ref.version} gave scores that are not finite")
+        p_values = model.working_point.p_value(scores)
+        failed = model.working_point.fails(scores)
+        written = [level.cpu().numpy() for level in features] if self.write_features else []
+        return [
+            Judgement(
+                model=entry.ref,
+                failed=bool(failed[row]),
+                score=float(scores[row]),
+                threshold=model.working_point.threshold,
+                p_value=float(p_values[row]),
+                level_scores=dict(zip(spec.levels, distances[row].tolist(), strict=True)),
+                backbone=spec.name,
+                spec_digest=spec.digest,
+                random_weights=spec.random_weights,
+                features=tuple(level[row] for level in written) if written else None,
+            )
+            for row in range(len(scores))
+        ]
