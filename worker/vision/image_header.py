@@ -245,7 +245,7 @@ def _tiff(data: bytes) -> ImageHeader:
 
 
 def _ifd(data: bytes) -> tuple[dict[int, list[int]], int]:
-    """The whole-number tags of a TIFF structure's first directory, up to eight values each, and where the next one is."""
+    """The whole-number tags of a TIFF structure's first directory, up to eight values each; where the next one is."""
     order = {b"II*\0": "<", b"MM\0*": ">"}[data[:4]]
     (start,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, start)

@@ -1,0 +1,233 @@
+"""How a backbone is run here: device, layout, batch size and compilation, chosen by a short measured probe.
+
+None of these is the model's business, so none may change what a feature means: numerics stand in the backbone spec, and
+compilation, which may reorder them, is taken only where the features stay within `COMPILE_TOLERANCE` of the plain ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import torch
+
+from gaussline.worker.errors import SettingsError
+from gaussline.worker.vision.backbones import Backbone
+
+CPU_BATCHES: Final = (1, 2, 4, 8, 16, 32)
+CUDA_BATCHES: Final = (1, 4, 8, 16, 32, 64, 128, 256)
+KNEE: Final = 0.95
+"""The smallest batch within this share of the best rate is taken: beyond it, frames only wait for each other."""
+COMPILE_GAIN: Final = 1.1
+COMPILE_TOLERANCE: Final = 1e-5
+"""Largest distance of compiled from plain features, relative to the level's norm."""
+Forward = Callable[[torch.Tensor], list[torch.Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One probe: what was tried, and how many images a second it gave."""
+
+    memory_format: str
+    batch_size: int
+    compiled: bool
+    images_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeChoice:
+    """How a backbone runs.
+
+    Attributes:
+        device: cpu, cuda or cuda:N.
+        memory_format: contiguous or channels_last.
+        batch_size: images of one pass.
+        compiled: by torch.compile.
+        threads: of the backbone on a CPU; 0 leaves torch's own number.
+        images_per_second: of the choice; None where nothing was measured.
+        measured: every probe made.
+        note: why compilation was not taken, and the like.
+    """
+
+    device: str = "cpu"
+    memory_format: str = "channels_last"
+    batch_size: int = 8
+    compiled: bool = False
+    threads: int = 0
+    images_per_second: float | None = None
+    measured: tuple[Measurement, ...] = ()
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able fields by name, for logs and reports."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        rate = "" if self.images_per_second is None else f", {self.images_per_second:.0f} images/s"
+        compiled = ", compiled" if self.compiled else ""
+        return f"{self.device}, {self.memory_format}, batch {self.batch_size}{compiled}{rate}"
+
+
+def resolve_device(device: str) -> str:
+    """`auto` as the first CUDA device where there is one, else the CPU. Raises SettingsError for what is not here."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise SettingsError(f"device = {device!r} is none of auto, cpu, cuda, cuda:N") from None
+    if found.type not in ("cpu", "cuda"):
+        raise SettingsError(f"device = {device!r} is none of auto, cpu, cuda, cuda:N")
+    if found.type == "cuda" and not (torch.cuda.is_available() and (found.index or 0) < torch.cuda.device_count()):
+        raise SettingsError(f"device = {device!r}: torch sees {torch.cuda.device_count()} CUDA devices here")
+    return device
+
+
+def choose_runtime(
+    backbone: Backbone,
+    *,
+    device: str = "auto",
+    memory_format: str = "auto",
+    compile: str = "off",
+    batch_size: int | None = None,
+    threads: int | None = None,
+    budget_s: float = 6.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> RuntimeChoice:
+    """Measure what is left open, and choose.
+
+    Args:
+        backbone: is run on noise of its input size, and left on `device`.
+        memory_format: contiguous, channels_last, or auto to measure both.
+        compile: on, off, or auto to take it where it gains a tenth and keeps the features.
+        batch_size: None looks for the knee.
+        threads: of the backbone on a CPU; None leaves torch's own number.
+        budget_s: about how long to measure, compilation aside.
+
+    Raises:
+        SettingsError: a device that is not here, or a word that is none of these.
+    """
+    device = resolve_device(device)
+    formats = ("channels_last", "contiguous") if memory_format == "auto" else (memory_format,)
+    if any(name not in ("channels_last", "contiguous") for name in formats):
+        raise SettingsError(f"memory_format = {memory_format!r} is none of auto, contiguous, channels_last")
+    if compile not in ("on", "off", "auto"):
+        raise SettingsError(f"compile = {compile!r} is none of auto, on, off")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    ladder = (batch_size,) if batch_size is not None else CUDA_BATCHES if device.startswith("cuda") else CPU_BATCHES
+    probe = _Probe(backbone, device, budget_s / (len(formats) * len(ladder)), clock)
+    for name in formats:
+        probe.climb(name, ladder)
+    best = max(probe.measured, key=lambda found: found.images_per_second)
+    same = [found for found in probe.measured if found.memory_format == best.memory_format]
+    chosen = min(
+        (found for found in same if found.images_per_second >= KNEE * best.images_per_second),
+        key=lambda found: found.batch_size,
+    )
+    note = ""
+    if compile != "off":
+        chosen, note = probe.compiled(chosen, forced=compile == "on")
+    return RuntimeChoice(
+        device=device,
+        memory_format=chosen.memory_format,
+        batch_size=chosen.batch_size,
+        compiled=chosen.compiled,
+        threads=threads or 0,
+        images_per_second=chosen.images_per_second,
+        measured=tuple(probe.measured),
+        note=note,
+    )
+
+
+def prepared(backbone: Backbone, runtime: RuntimeChoice) -> tuple[Backbone, Forward]:
+    """The backbone on its device and in its layout, and the function that runs it."""
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    layout = torch.channels_last if runtime.memory_format == "channels_last" else torch.contiguous_format
+    backbone = backbone.to(device=runtime.device, memory_format=layout)  # type: ignore[call-overload]
+    return backbone, torch.compile(backbone, dynamic=False) if runtime.compiled else backbone
+
+
+class _Probe:
+    def __init__(self, backbone: Backbone, device: str, seconds: float, clock: Callable[[], float]) -> None:
+        self._backbone = backbone
+        self._device = device
+        self._seconds = seconds
+        self._clock = clock
+        self.measured: list[Measurement] = []
+
+    def climb(self, memory_format: str, ladder: tuple[int, ...]) -> None:
+        """Measure growing batches until two in a row bring nothing, or memory ends."""
+        best, worse = 0.0, 0
+        for size in ladder:
+            try:
+                rate = self._rate(memory_format, size, False)
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                if not self.measured:
+                    raise
+                return
+            self.measured.append(Measurement(memory_format, size, False, rate))
+            best, worse = (rate, 0) if rate > best else (best, worse + 1)
+            if worse == 2:
+                return
+
+    def compiled(self, plain: Measurement, *, forced: bool) -> tuple[Measurement, str]:
+        """The compiled measurement where it may be taken, else the plain one, and why."""
+        try:
+            moved = self._moved_by_compiling(plain)
+            rate = self._rate(plain.memory_format, plain.batch_size, True)
+        except Exception as error:  # the compiler needs a C++ compiler on the machine and fails in its own many ways
+            first = (str(error).strip().splitlines() or [""])[0][:200]
+            return plain, f"torch.compile failed: {type(error).__name__}: {first}"
+        found = Measurement(plain.memory_format, plain.batch_size, True, rate)
+        self.measured.append(found)
+        if moved > COMPILE_TOLERANCE:
+            return plain, f"torch.compile moves features by {moved:.1e}, over {COMPILE_TOLERANCE:.0e}: not taken"
+        if rate < COMPILE_GAIN * plain.images_per_second and not forced:
+            return plain, f"torch.compile gives {rate:.0f} images/s, plain {plain.images_per_second:.0f}: not taken"
+        return found, ""
+
+    def _moved_by_compiling(self, plain: Measurement) -> float:
+        x = self._noise(plain.memory_format, plain.batch_size)
+        with torch.inference_mode():
+            expected = prepared(self._backbone, self._choice(plain.memory_format, False))[1](x)
+            found = prepared(self._backbone, self._choice(plain.memory_format, True))[1](x)
+        return max(
+            float(((one - two).norm(dim=1) / two.norm(dim=1)).max()) for one, two in zip(found, expected, strict=True)
+        )
+
+    def _rate(self, memory_format: str, size: int, compiled: bool) -> float:
+        run = prepared(self._backbone, self._choice(memory_format, compiled))[1]
+        x = self._noise(memory_format, size)
+        with torch.inference_mode():
+            run(x)
+            run(x)  # the second pass too is slower than the rest: memory is still being found
+            self._finish()
+            # The best of several short runs: other work on the machine only ever adds time.
+            fastest = float("inf")
+            end = self._clock() + self._seconds
+            while True:
+                start = self._clock()
+                run(x)
+                self._finish()
+                now = self._clock()
+                fastest = min(fastest, now - start)
+                if now >= end:
+                    return size / max(fastest, 1e-9)
+
+    def _choice(self, memory_format: str, compiled: bool) -> RuntimeChoice:
+        return RuntimeChoice(device=self._device, memory_format=memory_format, compiled=compiled)
+
+    def _noise(self, memory_format: str, size: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(size, 3, *self._backbone.spec.input_size, generator=generator).to(self._device)
+        layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+        return x.contiguous(memory_format=layout)
+
+    def _finish(self) -> None:
+        if self._device.startswith("cuda"):
+            torch.cuda.synchronize(self._device)
