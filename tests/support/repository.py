@@ -42,12 +42,15 @@ def source_files() -> Iterator[Path]:
 
 
 def listed_files() -> list[Path]:
-    """What git tracks or would track."""
-    told = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    names = told.stdout.decode().split("\0")
-    return sorted(path for name in names if name and (path := ROOT / name).is_file() and not path.is_symlink())
+    """What git tracks or would track; in a copy without git, everything but what is made here."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        told = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+        paths = [ROOT / name for name in told.stdout.decode().split("\0") if name]
+    except (OSError, subprocess.CalledProcessError):
+        paths = [path for path in ROOT.rglob("*") if not any(map(_is_made, path.relative_to(ROOT).parts))]
+    return sorted(path for path in paths if path.is_file() and not path.is_symlink())
+
+
+def _is_made(name: str) -> bool:
+    return name in {"__pycache__", "build", "dist"} or name.endswith(".egg-info") or name.startswith(".")
