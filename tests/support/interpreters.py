@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import site
 import subprocess
 import sys
 import venv
@@ -33,7 +32,8 @@ def interpreter(folder: Path) -> Path:
     python = folder / "bin" / "python"
     home = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
     # A folder named in a .pth file is searched, but its own .pth files, an editable install's among them, are not read.
-    (home / "third-parties.pth").write_text("".join(f"{name}\n" for name in site.getsitepackages()), "utf-8")
+    places = [name for name in sys.path if Path(name).name in {"site-packages", "dist-packages"}]
+    (home / "third-parties.pth").write_text("".join(f"{name}\n" for name in places), "utf-8")
     return python
 
 
