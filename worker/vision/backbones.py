@@ -14,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gaussline.worker.contract.spec import BackboneSpec
 from gaussline.worker.errors import BackboneMismatch, NotFound
+from gaussline.worker.vision.numeric import dtype_of
 from gaussline.worker.vision.registry import BackboneEntry, entry
 from gaussline.worker.vision.weights import (
     StateDict,
@@ -118,7 +119,7 @@ def load_backbone(
     )
     if spec.fold_batch_norm:
         fold_batch_norm(backbone)
-    return backbone.to(torch.bfloat16) if numeric_mode == "bfloat16" else backbone
+    return backbone.to(dtype_of(numeric_mode))
 
 
 def load_for(spec: BackboneSpec, weights: WeightsSource | str | Path | None = None) -> Backbone:

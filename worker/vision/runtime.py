@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import torch
 
 from gaussline.worker.errors import SettingsError
 from gaussline.worker.vision.backbones import Backbone
+from gaussline.worker.vision.numeric import check_runtime, layouts, numeric_mode
 
 CPU_BATCHES: Final = (1, 2, 4, 8, 16, 32)
 CUDA_BATCHES: Final = (1, 4, 8, 16, 32, 64, 128, 256)
@@ -110,9 +112,10 @@ def choose_runtime(
         SettingsError: a device that is not here, or a word that is none of these.
     """
     device = resolve_device(device)
-    formats = ("channels_last", "contiguous") if memory_format == "auto" else (memory_format,)
-    if any(name not in ("channels_last", "contiguous") for name in formats):
+    if memory_format not in ("auto", "channels_last", "contiguous"):
         raise SettingsError(f"memory_format = {memory_format!r} is none of auto, contiguous, channels_last")
+    formats = layouts(backbone.spec.numeric_mode) if memory_format == "auto" else (memory_format,)
+    check_runtime(backbone.spec, device, formats[0])
     if compile not in ("on", "off", "auto"):
         raise SettingsError(f"compile = {compile!r} is none of auto, on, off")
     if threads is not None:
@@ -193,7 +196,7 @@ class _Probe:
 
     def _moved_by_compiling(self, plain: Measurement) -> float:
         x = self._noise(plain.memory_format, plain.batch_size)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._numerics():
             expected = prepared(self._backbone, self._choice(plain.memory_format, False))[1](x)
             found = prepared(self._backbone, self._choice(plain.memory_format, True))[1](x)
         return max(
@@ -203,7 +206,7 @@ class _Probe:
     def _rate(self, memory_format: str, size: int, compiled: bool) -> float:
         run = prepared(self._backbone, self._choice(memory_format, compiled))[1]
         x = self._noise(memory_format, size)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._numerics():
             run(x)
             run(x)  # the second pass too is slower than the rest: memory is still being found
             self._finish()
@@ -218,6 +221,9 @@ class _Probe:
                 fastest = min(fastest, now - start)
                 if now >= end:
                     return size / max(fastest, 1e-9)
+
+    def _numerics(self) -> AbstractContextManager[None]:
+        return numeric_mode(self._backbone.spec.numeric_mode, torch.device(self._device))
 
     def _choice(self, memory_format: str, compiled: bool) -> RuntimeChoice:
         return RuntimeChoice(device=self._device, memory_format=memory_format, compiled=compiled)

@@ -1,0 +1,157 @@
+"""Where on the image a score comes from: the exact decomposition of the Mahalanobis distance at the pooling.
+
+The pooled feature is a mean over positions, x = (1/HW) Σ f_hw. With z = WᵀW(x - m), W the whitening matrix,
+
+    d² = ‖W(x - m)‖² = zᵀ(x - m) = (1/HW) Σ_hw zᵀ(f_hw - m),
+
+so a level's map adds up to its squared distance, with no gradient and no approximation. Scaled by the level's share of
+the score over d², the maps of all levels add up to the frame's score. Values are signed: a negative one is a place that
+looks more normal than the frame's mean does.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gaussline.worker.contract.model import Model
+from gaussline.worker.errors import ModelError
+from gaussline.worker.gaussian.combination import Combination, Rule
+from gaussline.worker.gaussian.density import Gaussian
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeatMap:
+    """One frame's explanation.
+
+    Attributes:
+        combined: (H, W) float64 at the input size; adds up to `score`.
+        levels: name -> (h, w) float64 at the level's own size; adds up to the level's squared distance.
+        distances: name -> Mahalanobis distance (not squared).
+        score: of the frame, by the model's own combination of levels.
+    """
+
+    combined: Array
+    levels: dict[str, Array]
+    distances: dict[str, float]
+    score: float
+
+    def to_npy(self) -> bytes:
+        """The combined map as a `.npy` file of float32 (H, W)."""
+        file = io.BytesIO()
+        np.save(file, self.combined.astype(np.float32), allow_pickle=False)
+        return file.getvalue()
+
+    def to_png(self, image: NDArray[np.uint8], *, full_scale: float | None = None) -> bytes:
+        """The combined map laid over its image, as a PNG.
+
+        Red adds to the score, blue takes from it; colour is full where a pixel reaches `full_scale`, which by default
+        is the 99.5th percentile of the map's own magnitude. State it to make several frames comparable.
+
+        Args:
+            image: uint8 (H, W, 3) at the input size, the one that was scored.
+        """
+        if image.shape != (*self.combined.shape, 3):
+            raise ValueError(f"image is {image.shape}, the map {self.combined.shape}")
+        scale = full_scale or float(np.percentile(np.abs(self.combined), 99.5)) or 1.0
+        strength = np.clip(self.combined / scale, -1.0, 1.0)[..., None]
+        tint = np.where(strength > 0, _RED, _BLUE)
+        # Grey below, so that a colour always means the map and never the part.
+        grey = image.mean(axis=2, keepdims=True)
+        opacity = 0.75 * np.abs(strength)
+        mixed = np.rint(grey * (1.0 - opacity) + tint * opacity).astype(np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(mixed).save(file, "PNG")
+        return file.getvalue()
+
+
+_RED = np.array([230.0, 30.0, 20.0])
+_BLUE = np.array([30.0, 90.0, 230.0])
+
+
+def heat_map(model: Model, maps: Sequence[NDArray[np.float32]]) -> HeatMap:
+    """Explain one frame.
+
+    Args:
+        maps: (d, h, w) feature maps a level of the model's spec, as `Maps.of` gives them.
+
+    Raises:
+        ModelError: the maps are not those of the model's levels.
+    """
+    widths = tuple(level.shape[0] for level in maps)
+    if widths != model.spec.channels:
+        raise ModelError(f"feature maps of {widths} channels for levels of {model.spec.channels}")
+    height, width = model.spec.input_size
+    levels: dict[str, Array] = {}
+    distances: list[float] = []
+    for name, gaussian, level in zip(model.spec.levels, model.gaussians, maps, strict=True):
+        levels[name] = level_map(gaussian, level)
+        distances.append(float(np.sqrt(max(levels[name].sum(), 0.0))))
+    combined = np.zeros((height, width))
+    for share, distance, level_values in zip(
+        shares(model.combination, distances), distances, levels.values(), strict=True
+    ):
+        if share > 0.0:
+            combined += share / distance**2 * spread(level_values, (height, width))
+    score = float(model.combination.combine(np.array(distances)))
+    return HeatMap(combined, levels, dict(zip(model.spec.levels, distances, strict=True)), score)
+
+
+def level_map(gaussian: Gaussian, maps: NDArray[np.float32]) -> Array:
+    """(d, h, w) feature maps to the (h, w) float64 map that adds up to the level's squared Mahalanobis distance."""
+    channels, height, width = maps.shape
+    positions = maps.reshape(channels, height * width).astype(np.float64)
+    residual = positions.mean(axis=1) - gaussian.mean
+    z = gaussian.whitening.T @ (gaussian.whitening @ residual)
+    values: Array = (z @ positions - z @ gaussian.mean) / (height * width)
+    return values.reshape(height, width)
+
+
+def shares(combination: Combination, distances: Sequence[float]) -> list[float]:
+    """What each level adds to the score; the sum is `combination.combine(distances)`."""
+    if combination.rule is Rule.SUM:
+        return list(distances)
+    if combination.rule is Rule.MEAN:
+        return [distance / len(distances) for distance in distances]
+    if combination.rule is Rule.MAX:
+        top = int(np.argmax(distances))
+        return [distance if index == top else 0.0 for index, distance in enumerate(distances)]
+    learnt = zip(distances, combination.offset, combination.scale, strict=True)
+    return [max((distance - offset) / scale, 0.0) for distance, offset, scale in learnt]
+
+
+def spread(values: Array, size: tuple[int, int]) -> Array:
+    """Resize an (h, w) map to `size` and keep its sum: each cell hands its whole value to the pixels around it.
+
+    The weights are those of bilinear interpolation (antialiased where it shrinks), scaled so that each *cell's* weights
+    add up to one, where interpolation lets each *pixel's* do so. Interpolating and then rescaling to the old sum would
+    do worse: the sum of a signed map may be near zero while its values are not.
+    """
+    rows, columns = _weights(values.shape[0], size[0]), _weights(values.shape[1], size[1])
+    resized: Array = rows @ values @ columns.T
+    return resized
+
+
+@lru_cache(maxsize=64)
+def _weights(cells: int, pixels: int) -> Array:
+    """(pixels, cells), columns adding up to one."""
+    scale = cells / pixels
+    centres = (np.arange(pixels) + 0.5) * scale - 0.5
+    distance = np.abs(centres[:, None] - np.arange(cells)[None, :]) / max(scale, 1.0)
+    # Beyond the outermost centres the outermost cell stands alone, as interpolation would repeat it.
+    outside = (centres < 0.0) | (centres > cells - 1.0)
+    distance[outside] = np.abs(np.clip(centres[outside], 0.0, cells - 1.0)[:, None] - np.arange(cells)) / max(
+        scale, 1.0
+    )
+    weights = np.maximum(0.0, 1.0 - distance)
+    weights /= weights.sum(axis=0, keepdims=True)
+    weights.setflags(write=False)
+    return weights
