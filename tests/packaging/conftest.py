@@ -1,4 +1,4 @@
-"""A copy of the sources, the wheel that a source distribution makes, and an editable install: each made once."""
+"""What these tests stand on: the sources, a wheel, an editable install, and a machine with nothing on its PATH."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.packaging.stand_ins import TOOLS
 from tests.support.interpreters import install, interpreter, run
 from tests.support.repository import ROOT, package_dirs, pyproject
 
@@ -55,3 +56,25 @@ def python(request: pytest.FixtureRequest) -> Path:
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Path)
     return found
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The files that make reads, in a folder of their own."""
+    copy = tmp_path / "a clone"
+    (copy / "scripts").mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", "scripts/environment"):
+        shutil.copy(ROOT / name, copy / name)
+    return copy
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A PATH with the small programs of every Linux, and no Python."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in TOOLS:
+        found = shutil.which(name)
+        assert found, name
+        (folder / name).symlink_to(found)
+    return folder
