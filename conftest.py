@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["pytester", "tests.support.skips", "tests.support.alone"]
+pytest_plugins = ["pytester", "tests.support.skips", "tests.support.alone", "tests.support.seeded"]
