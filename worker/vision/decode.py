@@ -3,7 +3,7 @@
 What is done, the same for fitting and scoring:
   - grey is repeated into three equal channels (as a view); palettes are looked up;
   - alpha is dropped: the colours stored under it stand as they are;
-  - CMYK JPEG (inverted where Adobe's marker says so) becomes RGB = (255 - CMY) * (255 - K) / 255, without profiles;
+  - CMYK JPEG (inverted where it has Adobe's marker) becomes RGB = (255 - CMY) * (255 - K) / 255, without profiles;
   - 16-bit grey and raw arrays become 8 bits by round(v / 257), which maps 0..65535 linearly onto 0..255; float
     arrays by round(255 v). A 16-bit colour PNG keeps its high byte (Pillow's doing): at most one level less;
   - EXIF orientation is applied, so that a person who opens the file sees what was judged;
@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import BmpImagePlugin, ImageChops, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from gaussline.worker.contract.limits import ImageLimits
 from gaussline.worker.errors import ImageError
@@ -109,6 +109,8 @@ def _decoded(header: ImageHeader) -> Pixels:
             raise ImageError("unsupported_format", f"{header.format} of mode {image.mode}")
         if image.mode in ("1", "L", "LA"):
             return _three(np.asarray(image.convert("L"))[..., None])
+        if image.mode == "CMYK" and header.format == "jpeg" and "adobe" not in image.info:
+            return np.asarray(ImageChops.invert(image).convert("RGB"))  # Pillow inverts all, Adobe's or not
         return np.asarray(image.convert("RGB"))
 
 

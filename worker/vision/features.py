@@ -37,8 +37,8 @@ class FeatureExtractor:
     """Runs one backbone on one device. One thread at a time.
 
     A frame's features depend on its batch, and on the number of threads, only through the choice of kernel. Over
-    batches of 1 to 64 of every backbone they moved by at most 2e-6 of a level's norm in float32, and not at all in bfloat16
-    (tested against 1e-5).
+    batches of 1 to 64 of every backbone they moved by at most 2e-6 of a level's norm in float32, and not at all in
+    bfloat16 (tested against 1e-5).
 
     Args:
         backbone: moved to the device and into the layout of `runtime`.

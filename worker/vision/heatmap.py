@@ -144,14 +144,10 @@ def spread(values: Array, size: tuple[int, int]) -> Array:
 def _weights(cells: int, pixels: int) -> Array:
     """(pixels, cells), columns adding up to one."""
     scale = cells / pixels
-    centres = (np.arange(pixels) + 0.5) * scale - 0.5
+    # Pixels beyond the outermost cell's centre belong to that cell alone, as interpolation would repeat it.
+    centres = np.clip((np.arange(pixels) + 0.5) * scale - 0.5, 0.0, cells - 1.0)
     distance = np.abs(centres[:, None] - np.arange(cells)[None, :]) / max(scale, 1.0)
-    # Beyond the outermost centres the outermost cell stands alone, as interpolation would repeat it.
-    outside = (centres < 0.0) | (centres > cells - 1.0)
-    distance[outside] = np.abs(np.clip(centres[outside], 0.0, cells - 1.0)[:, None] - np.arange(cells)) / max(
-        scale, 1.0
-    )
-    weights = np.maximum(0.0, 1.0 - distance)
+    weights: Array = np.maximum(0.0, 1.0 - distance)
     weights /= weights.sum(axis=0, keepdims=True)
     weights.setflags(write=False)
     return weights

@@ -219,6 +219,7 @@ def _webp_orientation(data: bytes, end: int) -> int:
     return 1
 
 
+_TIFF_ORDERS: Final = {b"II*\0": "<", b"MM\0*": ">"}
 _TIFF_COMPRESSIONS: Final = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits"}
 
 
@@ -235,18 +236,32 @@ def _tiff(data: bytes) -> ImageHeader:
     channels = tags.get(277, [1])[0]
     depths = set(tags.get(258, [1]))
     bits = max(depths)
-    if len(depths) != 1 or bits not in (1, 2, 4, 8, 16) or channels not in (1, 2, 3, 4):
-        raise ImageError("unsupported_format", f"tiff of {channels} channels with {sorted(depths)} bits")
     if set(tags.get(339, [1])) != {1}:
         raise ImageError("unsupported_format", "tiff of signed or floating numbers: send a raw float32 array")
+    if len(depths) != 1 or bits not in (1, 2, 4, 8, 16) or channels not in (1, 2, 3, 4):
+        raise ImageError("unsupported_format", f"tiff of {channels} channels with {sorted(depths)} bits")
     if bits == 16 and channels != 1:
         raise ImageError("unsupported_format", "tiff of 16-bit colour: send a 16-bit png or a raw uint16 array")
-    return ImageHeader("tiff", tags[256][0], tags[257][0], channels, bits, _orientation(tags), data)
+    orientation = _orientation(tags)
+    payload = data if orientation == 1 else _without_orientation(data)
+    return ImageHeader("tiff", tags[256][0], tags[257][0], channels, bits, orientation, payload)
+
+
+def _without_orientation(data: bytes) -> bytes:
+    """A TIFF that says it stands upright; decoders differ in whether and when they turn one that does not."""
+    order = _TIFF_ORDERS[data[:4]]
+    (start,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, start)
+    upright = bytearray(data)
+    for position in range(start + 2, start + 2 + 12 * count, 12):
+        if struct.unpack_from(f"{order}H", data, position) == (0x0112,):
+            struct.pack_into(f"{order}HHIHH", upright, position, 0x0112, 3, 1, 1, 0)
+    return bytes(upright)
 
 
 def _ifd(data: bytes) -> tuple[dict[int, list[int]], int]:
     """The whole-number tags of a TIFF structure's first directory, up to eight values each; where the next one is."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}[data[:4]]
+    order = _TIFF_ORDERS[data[:4]]
     (start,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, start)
     tags: dict[int, list[int]] = {}
