@@ -79,7 +79,7 @@ def this_machine() -> set[str]:
     """Paths and addresses that only this machine has: where the repository lies, the home, pip's sources."""
     folders = {ROOT.parent, Path.home(), Path(sys.base_prefix)}
     common = {Path(path) for path in ("/", "/usr", "/usr/local", "/opt", "/srv", "/home", tempfile.gettempdir())}
-    found = {f"{folder}/" for folder in folders - common}
+    found = {str(ROOT), *(f"{folder}/" for folder in folders - common)}
     for name, value in os.environ.items():
         if re.fullmatch(r"PIP_(FIND_LINKS|(EXTRA_)?INDEX_URL)", name):
             for source in value.split():
