@@ -48,7 +48,8 @@ def _told(node: ast.AST, place: Place) -> Iterator[str]:
         elif all(isinstance(line, ast.Pass) for line in node.body) and _name(node.type) == "Exception":
             yield "except Exception: pass swallows every error"
     for module in _imported(node):
-        if module.split(".")[0] in PICKLERS:
+        # A test may make the hostile pickle that the product must refuse.
+        if module.split(".")[0] in PICKLERS and not place.test:
             yield f"imports {module}: no pickle anywhere"
         if place.test and module in {"time.sleep", "asyncio.sleep"}:
             yield "sleeps: wait for a condition with a deadline"
