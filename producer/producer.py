@@ -249,6 +249,14 @@ class Producer:
             self._check_alive()
             return None if self._pending is None else self._deliver(self._pending)
 
+    def note_dropped(self, frames: int) -> None:
+        """Count frames that the caller dropped before sending them, here and in the line's ledger."""
+        with self._lock:
+            self.stats.offered += frames
+            self.stats.dropped += frames
+            self._untold_drops += frames
+            self._tell_drops()
+
     # --- inside ------------------------------------------------------------------------------------------------------
     def _check_alive(self) -> None:
         if self._over is not None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+import threading
 
 from gaussline.producer.clock import Clock, SystemClock
 from gaussline.worker.errors import SettingsError
-
-Item = TypeVar("Item")
 
 
 class Pace:
@@ -32,21 +29,14 @@ class Pace:
         self.late_s = 0.0
         """How late the last moment was met."""
 
-    def wait(self) -> None:
-        """Return at the next moment, at once where it has passed."""
+    def wait(self, wake: threading.Event | None = None) -> None:
+        """Return at the next moment, at once where it has passed, or as soon as `wake` is set."""
         now_s = self._clock.monotonic_s()
         if self._start_s is None:
             self._start_s = now_s
         due_s = self._start_s + self._count / self.rate_hz
         self._count += 1
         if due_s > now_s:
-            self._clock.wait(due_s - now_s)
+            self._clock.wait(due_s - now_s, wake)
             now_s = self._clock.monotonic_s()
         self.late_s = max(0.0, now_s - due_s)
-
-
-def paced(items: Iterable[Item], pace: Pace) -> Iterator[Item]:
-    """The items, each at its moment; the next one is fetched before the wait, so that reading does not add to it."""
-    for item in items:
-        pace.wait()
-        yield item

@@ -250,7 +250,9 @@ def _brushed_sheet() -> Plane:
     streaks = np.real(np.fft.ifft2(frequency * np.exp(-((along * 90) ** 2) - (across * 1.2) ** 2)))
     grain = np.real(np.fft.ifft2(frequency * np.exp(-((along * 6) ** 2) - (across * 1.0) ** 2)))
     clouds = np.real(np.fft.ifft2(frequency * np.exp(-((along * 60) ** 2) - (across * 60) ** 2)))
-    sheet = 0.60 + 0.030 * streaks / streaks.std() + 0.014 * grain / grain.std() + 0.012 * clouds / clouds.std()
+    sheet: NDArray[np.float64] = (
+        0.60 + 0.030 * streaks / streaks.std() + 0.014 * grain / grain.std() + 0.012 * clouds / clouds.std()
+    )
     return sheet.astype(np.float32)
 
 
@@ -259,7 +261,7 @@ def _belt(size: int) -> Plane:
     draw = np.random.default_rng(7)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) * np.float32(256.0 / size)
     weave = np.sin(x * 1.1 + y * 1.1) * np.sin(x * 1.1 - y * 1.1)
-    belt = 0.115 + 0.014 * weave + 0.006 * draw.standard_normal((size, size))
+    belt: NDArray[np.float64] = 0.115 + 0.014 * weave + 0.006 * draw.standard_normal((size, size))
     return belt.astype(np.float32)
 
 
@@ -273,12 +275,14 @@ def _rounded_box(u: Plane, v: Plane, half_x: float, half_y: float, radius: float
     x = np.abs(u) - np.float32(half_x - radius)
     y = np.abs(v) - np.float32(half_y - radius)
     outside = _length(np.maximum(x, 0), np.maximum(y, 0))
-    return outside + np.minimum(np.maximum(x, y), 0) - np.float32(radius)
+    distance: Plane = outside + np.minimum(np.maximum(x, y), 0) - np.float32(radius)
+    return distance
 
 
 def _inside(distance: Plane, pixel: np.float32) -> Plane:
     """Coverage 0..1 of each pixel by the inside of a shape."""
-    return np.clip(np.float32(0.5) - distance / pixel, 0.0, 1.0)
+    cover: Plane = np.clip(np.float32(0.5) - distance / pixel, 0.0, 1.0)
+    return cover
 
 
 def _bevel(distance: Plane, u: Plane, v: Plane, width: np.float32, *, outwards: bool) -> Plane:
@@ -290,7 +294,8 @@ def _bevel(distance: Plane, u: Plane, v: Plane, width: np.float32, *, outwards: 
         facing = np.where(across, np.sign(u) * np.float32(_LAMP[0]), np.sign(v) * np.float32(_LAMP[1]))
     else:
         facing = -(u * np.float32(_LAMP[0]) + v * np.float32(_LAMP[1])) / np.maximum(_length(u, v), np.float32(1e-3))
-    return ring * (facing * np.float32(0.20) + np.float32(0.02))
+    light: Plane = ring * (facing * np.float32(0.20) + np.float32(0.02))
+    return light
 
 
 def _lay_on(blemish: Blemish, surface: Plane, tint: Plane, free: Plane) -> tuple[Plane, Plane, NDArray[np.bool_]]:
@@ -299,10 +304,11 @@ def _lay_on(blemish: Blemish, surface: Plane, tint: Plane, free: Plane) -> tuple
 
 
 def _out_of_focus(picture: Plane, sigma: float) -> Plane:
-    """Gaussian blur by three box passes along each axis of the spectrum: exact Gaussian, periodic at the border."""
+    """Gaussian blur in the spectrum: exact, and periodic at the border, where there is only belt."""
     size = picture.shape[0]
     frequency = np.fft.fftfreq(size).astype(np.float32)
     row = np.exp(-2.0 * (np.pi * sigma * frequency) ** 2)
     half = np.exp(-2.0 * (np.pi * sigma * np.fft.rfftfreq(size)) ** 2)
     spectrum = np.fft.rfft2(picture, axes=(0, 1)) * row[:, None, None] * half[None, :, None]
-    return np.fft.irfft2(spectrum, s=(size, size), axes=(0, 1)).astype(np.float32)
+    blurred: Plane = np.fft.irfft2(spectrum, s=(size, size), axes=(0, 1)).astype(np.float32)
+    return blurred
