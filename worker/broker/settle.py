@@ -77,7 +77,8 @@ class Settler:
                     "events": item.events,
                     "unadmitted": item.unadmitted,
                     "lost": item.lost,
-                }
+                },
+                use_bin_type=False,  # Redis's own msgpack reads the older raw type only
             )
             for item in settlements
         ]

@@ -41,7 +41,7 @@ class Artefact:
     @classmethod
     def pack(cls, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Artefact:
         """Write an artefact. The same manifest and arrays give the same bytes."""
-        ordered = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+        ordered = {name: np.array(arrays[name], order="C") for name in sorted(arrays)}
         # One metadata key: safetensors keeps metadata in a hash map, whose order would change the digest.
         text = json.dumps({"v": VERSION, **manifest}, sort_keys=True, separators=(",", ":"), allow_nan=False)
         data = save(ordered, metadata={_MANIFEST: text})
