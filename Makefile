@@ -17,24 +17,26 @@ ARGS ?=
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-$(VENV)/.stamp: pyproject.toml scripts/environment
+# Decides by itself, at once, whether there is anything to do.
+.PHONY: environment
+environment: ## Make the environment in .venv, or bring it up to date; PYTHON=python3.12 chooses
 	@PYTHON='$(PYTHON)' scripts/environment $(VENV)
 
 .PHONY: demo
-demo: $(VENV)/.stamp ## A whole line on this machine; DATA=folder WEIGHTS=file BACKBONE=name take your own
+demo: environment ## A whole line on this machine; DATA=folder WEIGHTS=file BACKBONE=name take your own
 	@$(BIN)/gaussline demo $(if $(DATA),--data '$(DATA)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
 	  $(if $(BACKBONE),--backbone '$(BACKBONE)') $(ARGS)
 
 # Two processes share two cores best when each keeps to one thread.
 .PHONY: test
 test: export OMP_NUM_THREADS ?= 1
-test: $(VENV)/.stamp ## Run the tests; ARGS='-k name' passes words to pytest
+test: environment ## Run the tests; ARGS='-k name' passes words to pytest
 	@$(BIN)/pytest -n 2 --dist loadfile --durations 15 $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.stamp ## Check style, format, types and shell scripts
+lint: environment ## Check style, format, types and shell scripts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/shellcheck .ci/run scripts/environment

@@ -43,6 +43,7 @@ def fake_python(folder: Path, name: str, *, fits: bool = True, has_venv: bool = 
             *"version_info < "*) exit {0 if fits else 1} ;;
             *"import venv"*) exit {0 if has_venv else 1} ;;
             *"version_info["*) echo 3.12 ;;
+            *"print(sys.version)"*) echo "{name}" ;;
             "--version") echo "Python 3.12.99" ;;
             "-m venv --clear "*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
             "-m pip --version") exit 0 ;;

@@ -54,6 +54,9 @@ def test_python_overrides(clone: Path, bare: Path) -> None:
     fake_python(bare, "python3.12")
     fake_python(bare, "python3.13")
     assert "/python3.13)" in environment(clone, bare, PYTHON="python3.13").stderr
+    assert environment(clone, bare, PYTHON="python3.13").stderr == ""
+    assert environment(clone, bare).stderr == ""
+    assert "/python3.12)" in environment(clone, bare, PYTHON="python3.12").stderr
 
 
 def test_without_a_python_it_says_what_to_install(clone: Path, bare: Path) -> None:
@@ -91,6 +94,15 @@ def test_a_failed_installation_is_told_and_tried_again(clone: Path, bare: Path) 
     fake_python(bare, "python3.12")
     shutil.rmtree(clone / ".venv")
     assert environment(clone, bare).returncode == 0
+
+
+def test_a_moved_folder_gets_a_new_environment(clone: Path, bare: Path) -> None:
+    fake_python(bare, "python3.12")
+    environment(clone, bare)
+    moved = clone.rename(clone.with_name("moved"))
+    assert "ready after" in environment(moved, bare).stderr
+    assert len([call for call in calls(bare) if "-m venv" in call]) == 2
+    assert environment(moved, bare).stderr == ""
 
 
 def test_a_broken_environment_is_made_anew(clone: Path, bare: Path) -> None:

@@ -21,7 +21,7 @@ def ready(clone: Path) -> Path:
     for name in ("gaussline", "pytest", "ruff", "shellcheck", "python"):
         (folder / name).write_text(f'#!/bin/sh\nprintf "%s|" {name} "$@"; echo\n', "utf-8")
         (folder / name).chmod(0o755)
-    (clone / ".venv" / ".stamp").touch()
+    (clone / ".venv" / ".stamp").write_text(f"{clone}\n", "utf-8")
     return clone
 
 
