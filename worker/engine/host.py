@@ -1,0 +1,253 @@
+"""A whole worker process: connections, backbone, models, stages, heartbeat and watch, put together and taken apart."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from gaussline.worker.broker.client import Redis, connect, time_us
+from gaussline.worker.broker.control import Control
+from gaussline.worker.broker.heartbeat import Heartbeat
+from gaussline.worker.broker.intake import Intake
+from gaussline.worker.broker.registry import Registry
+from gaussline.worker.broker.settle import SettleBounds, Settler
+from gaussline.worker.broker.verdicts import trim_verdicts
+from gaussline.worker.contract.limits import ImageLimits, MessageLimits
+from gaussline.worker.contract.model import Model
+from gaussline.worker.engine.book import ModelBook, first_model
+from gaussline.worker.engine.clock import RedisClock
+from gaussline.worker.engine.judge import BackboneJudge
+from gaussline.worker.engine.observer import Observer
+from gaussline.worker.engine.worker import Worker, WorkerConfig
+from gaussline.worker.errors import BrokerError, GausslineError
+from gaussline.worker.settings import Settings
+from gaussline.worker.vision.backbones import load_for
+from gaussline.worker.vision.features import FeatureExtractor
+from gaussline.worker.vision.runtime import RuntimeChoice, choose_runtime
+from gaussline.worker.vision.scorer import PreparedModel, Scorer
+from gaussline.worker.vision.weights import WeightsSource
+
+WATCH_S = 1.0
+"""How soon a moved pointer is seen where its event was lost."""
+
+
+def worker_name(settings: Settings) -> str:
+    """The configured name, else one of host and process."""
+    if settings.worker_name is not None:
+        return settings.worker_name
+    host = "".join(letter for letter in socket.gethostname() if letter.isalnum() or letter in "-.")[:40] or "host"
+    return f"{host}-{os.getpid()}".lstrip("-.")
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether the worker can judge: empty `reasons` mean yes."""
+
+    reasons: tuple[str, ...]
+
+    @property
+    def ready(self) -> bool:
+        """It can judge."""
+        return not self.reasons
+
+
+class Host:
+    """One worker process.
+
+    `open` waits for a first promoted model, because only a model names the backbone; then it loads and measures that.
+    """
+
+    def __init__(self, settings: Settings, observer: Observer | None = None) -> None:
+        self.settings = settings
+        self.name = worker_name(settings)
+        self._observer = observer or Observer()
+        self._stopping = threading.Event()
+        self._client = self._connect()
+        self._worker: Worker[Any] | None = None
+        self._book: ModelBook[PreparedModel] | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self.runtime: RuntimeChoice | None = None
+        self.clock: RedisClock | None = None
+
+    def _connect(self) -> Redis:
+        return connect(self.settings.redis_url.get_secret_value(), timeout_s=self.settings.redis_timeout_s)
+
+    # --- life --------------------------------------------------------------------------------------------------------
+    def stop(self) -> None:
+        """Drain and end; safe in a signal handler."""
+        self._stopping.set()
+        if self._worker is not None:
+            self._worker.stop()
+
+    def wait_for_model(self) -> Model | None:
+        """The first promoted model, however long it takes; None where the worker was stopped meanwhile."""
+        registry = Registry(self._client, self.settings.line)
+        control = Control(self._client, self.settings.line)
+        while not self._stopping.is_set():
+            try:
+                found = first_model(registry)
+                if found is not None:
+                    return found[1]
+                self._observer.turned("waiting")
+                control.wait(WATCH_S)
+            except BrokerError as error:
+                self._observer.trouble("waiting for a model", error)
+                self._stopping.wait(WATCH_S)
+        return None
+
+    def open(self, model: Model) -> None:
+        """Load the model's backbone, measure how to run it, load every model, and make the stages.
+
+        Raises GausslineError: a wrong weights file, a device that is not there, Redis away.
+        """
+        settings = self.settings
+        source: Any = settings.weights
+        if model.spec.random_weights and settings.allow_random_weights:
+            source = WeightsSource(random_seed=int(model.spec.weights_source.rsplit(":", 1)[-1]))
+        backbone = load_for(model.spec, source)
+        self.runtime = choose_runtime(
+            backbone,
+            device=settings.device,
+            memory_format=settings.memory_format,
+            compile=settings.compile,
+            batch_size=settings.batch_max_frames,
+            threads=settings.torch_threads,
+        )
+        extractor = FeatureExtractor(backbone, self.runtime)
+        limits = ImageLimits(settings.image_max_bytes, settings.image_max_pixels, settings.image_max_side)
+        judge = BackboneJudge(
+            extractor,
+            Scorer(model.spec, self.runtime.device),
+            limits,
+            lambda: book.page,
+            write_features=settings.features == "all",
+            allow_random=settings.allow_random_weights,
+        )
+        book = ModelBook(self._client, settings.line, judge.prepare, self._observer)
+        book.refresh()
+        self._book = book
+        self.clock = RedisClock(lambda: time_us(self._client))
+        self._worker = Worker(
+            # Each stage has its own connection: a blocking read of one must not hold up another's write.
+            Intake(
+                self._connect(),
+                settings.line,
+                self.name,
+                claim_after_s=settings.claim_after_s,
+                slow_claim_after_s=settings.slow_claim_after_s,
+            ),
+            Settler(self._connect(), settings.line, settle_bounds(settings)),
+            judge,
+            WorkerConfig(
+                line=settings.line,
+                name=self.name,
+                batch_max_frames=self.runtime.batch_size,
+                batch_wait_s=settings.batch_wait_ms / 1000.0,
+                intake_bytes=settings.intake_bytes,
+                decode_threads=settings.decode_threads,
+                claim_every_s=min(1.0, settings.claim_after_s / 2),
+                drain_s=settings.drain_s,
+                keep_pass_share=settings.keep_pass_share,
+                message_limits=MessageLimits(settings.message_max_bytes, settings.message_max_frames),
+            ),
+            now_us=self.clock,
+            observer=self._observer,
+        )
+        self._heartbeat = Heartbeat(
+            self._connect(),
+            settings.line,
+            self.name,
+            period_s=settings.heartbeat_s,
+            describe=self.describe,
+            on_error=lambda error: self._observer.trouble("heartbeat", error),
+        )
+
+    def run(self) -> int:
+        """Serve until `stop`; the number of messages released undecided."""
+        assert self._worker is not None
+        assert self._heartbeat is not None
+        self._heartbeat.start()
+        self._watcher.start()
+        try:
+            if self._stopping.is_set():
+                self._worker.stop()
+            return self._worker.run()
+        finally:
+            self._stopping.set()
+            self._heartbeat.stop()
+
+    # --- what it tells -----------------------------------------------------------------------------------------------
+    def describe(self) -> dict[str, Any]:
+        """What the line is told of this worker with every heartbeat."""
+        page = None if self._book is None else self._book.page
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "runtime": str(self.runtime),
+            "models": {} if page is None else {name: entry.ref.version for name, entry in page.entries.items()},
+        }
+
+    def readiness(self) -> Readiness:
+        """Whether it can judge, and if not, why not."""
+        reasons = []
+        if self._book is None:
+            reasons.append("no model is promoted yet, or its backbone is still loading")
+        else:
+            page = self._book.page
+            if not page.entries:
+                reasons.append("no model is loaded")
+            reasons += [f"model {name} {why}" for name, why in page.refused.items()]
+        try:
+            self._client.ping()
+        except Exception as error:  # whatever it is, Redis did not answer
+            reasons.append(f"Redis does not answer: {type(error).__name__}")
+        if self._stopping.is_set():
+            reasons.append("draining")
+        return Readiness(tuple(reasons))
+
+    @property
+    def held_bytes(self) -> int:
+        """Encoded bytes taken and not yet settled."""
+        return 0 if self._worker is None else self._worker.held_bytes
+
+    # --- the watch ---------------------------------------------------------------------------------------------------
+    def _watch(self) -> None:
+        """Beside the stages: turn the page when pointers move, trim what may go, follow Redis's clock."""
+        client = self._connect()
+        control = Control(client, self.settings.line)
+        assert self._book is not None
+        assert self.clock is not None
+        while not self._stopping.is_set():
+            try:
+                control.wait(WATCH_S / 2)
+                self._book.refresh()
+                self.clock.measure()
+                trim_verdicts(
+                    client,
+                    self.settings.line,
+                    min_age_s=self.settings.verdict_min_age_s,
+                    max_bytes=self.settings.verdict_max_bytes,
+                    policy=self.settings.verdict_full_policy,
+                )
+                self._observer.turned("watch")
+            except GausslineError as error:
+                self._observer.trouble("watch", error)
+                self._stopping.wait(WATCH_S)
+            except Exception as error:  # the watch must outlive what nobody expected, or promotions stop silently
+                self._observer.surprise("watch", error)
+                self._stopping.wait(WATCH_S)
+
+
+def settle_bounds(settings: Settings) -> SettleBounds:
+    """The bounds of what settling writes, from the settings."""
+    return SettleBounds(
+        kept_max_bytes=settings.kept_max_bytes,
+        kept_max_age_s=settings.kept_max_age_s,
+        dead_max_bytes=settings.dead_max_bytes,
+        dead_max_age_s=settings.dead_max_age_s,
+        features_max_bytes=settings.features_max_bytes,
+    )
