@@ -65,7 +65,7 @@ class Host:
         self.name = worker_name(settings)
         self._observer = observer or Observer()
         self._stopping = threading.Event()
-        self._client = self._connect()
+        self.client = self._connect()
         self._worker: Worker[Any] | None = None
         self._book: ModelBook[PreparedModel] | None = None
         self._heartbeat: Heartbeat | None = None
@@ -76,6 +76,15 @@ class Host:
     def _connect(self) -> Redis:
         return connect(self.settings.redis_url.get_secret_value(), timeout_s=self.settings.redis_timeout_s)
 
+    def observe(self, observer: Observer) -> None:
+        """Whom to tell; before `open`."""
+        self._observer = observer
+
+    @property
+    def stopping(self) -> bool:
+        """It was told to stop."""
+        return self._stopping.is_set()
+
     # --- life --------------------------------------------------------------------------------------------------------
     def stop(self) -> None:
         """Drain and end; safe in a signal handler."""
@@ -85,8 +94,8 @@ class Host:
 
     def wait_for_model(self) -> Model | None:
         """The first promoted model, however long it takes; None where the worker was stopped meanwhile."""
-        registry = Registry(self._client, self.settings.line)
-        control = Control(self._client, self.settings.line)
+        registry = Registry(self.client, self.settings.line)
+        control = Control(self.client, self.settings.line)
         while not self._stopping.is_set():
             try:
                 found = first_model(registry)
@@ -127,10 +136,10 @@ class Host:
             write_features=settings.features == "all",
             allow_random=settings.allow_random_weights,
         )
-        book = ModelBook(self._client, settings.line, judge.prepare, self._observer)
+        book = ModelBook(self.client, settings.line, judge.prepare, self._observer)
         book.refresh()
         self._book = book
-        self.clock = RedisClock(lambda: time_us(self._client))
+        self.clock = RedisClock(lambda: time_us(self.client))
         self._worker = Worker(
             # Each stage has its own connection: a blocking read of one must not hold up another's write.
             Intake(
@@ -202,7 +211,7 @@ class Host:
                 reasons.append("no model is loaded")
             reasons += [f"model {name} {why}" for name, why in page.refused.items()]
         try:
-            self._client.ping()
+            self.client.ping()
         except Exception as error:  # whatever it is, Redis did not answer
             reasons.append(f"Redis does not answer: {type(error).__name__}")
         if self._stopping.is_set():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -136,7 +137,7 @@ def _network(described: BackboneEntry, source: WeightsSource) -> nn.Module:
     if source.random_seed is not None:
         with _seeded(source.random_seed):
             network = cast(nn.Module, build(described.name, weights=None)).eval()
-            _spread_batch_norm(network)
+            _settle_batch_norm(network)
         return network
     state: StateDict
     if source.file is not None:
@@ -187,13 +188,36 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _spread_batch_norm(network: nn.Module) -> None:
-    """Give batch normalisation statistics that differ by channel, as training would; the fresh ones fold to nothing."""
+def _settle_batch_norm(network: nn.Module) -> None:
+    """Give batch normalisation the statistics that a signal would have left there.
+
+    With the fresh ones (mean 0, variance 1) a deep network of random weights squashes what it is shown: at its last
+    levels images differ by less than a float32's rounding, and scores would be made of that. So noise is sent through
+    once, and each layer takes the scale of its input, rounded to a power of two so that every machine draws the same
+    weights. Channels differ, as training would make them.
+    """
+
+    def settle(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = 2.0 ** round(math.log2(max(float(inputs[0].std()), 1e-12)))
+        norm.running_mean.mul_(scale)
+        norm.running_var.mul_(scale**2)
+
+    hooks = []
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None
             assert module.running_var is not None
-            module.running_mean.normal_(0.0, 0.1)
+            module.running_mean.normal_(0.0, 0.05)
             module.running_var.uniform_(0.5, 1.5)
             module.weight.data.uniform_(0.75, 1.25)
-            module.bias.data.normal_(0.0, 0.1)
+            module.bias.data.normal_(0.0, 0.05)
+            hooks.append(module.register_forward_pre_hook(settle))
+    noise = torch.randn(2, 3, 64, 64)
+    if hooks:
+        with torch.no_grad():
+            network(noise)
+    for hook in hooks:
+        hook.remove()

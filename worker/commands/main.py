@@ -1,0 +1,133 @@
+"""The command `gaussline`. A command loads what it needs when it is called: --help is quick and needs no torch."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from gaussline.worker.errors import (
+    BrokerUnavailable,
+    GausslineError,
+    ModelError,
+    SettingsError,
+    SourceError,
+)
+
+_COMMANDS = {
+    "demo": ("gaussline.worker.commands.demo", "demo", "A whole line on this machine: the quickest look."),
+    "fit": ("gaussline.worker.commands.fit", "fit", "Fit a model on normal frames and publish it."),
+    "evaluate": ("gaussline.worker.commands.evaluate", "evaluate", "AUROC of a folder with known defects."),
+    "models": ("gaussline.worker.commands.models", "app", "Versions: list, show, promote, rollback, …"),
+    "worker": ("gaussline.worker.commands.worker", "worker", "Judge frames."),
+    "produce": ("gaussline.producer.command", "produce", "Push frames of a folder, video, camera, or synthetic ones."),
+    "verdicts": ("gaussline.worker.commands.verdicts", "verdicts", "Read and follow verdicts."),
+    "ledger": ("gaussline.worker.commands.line", "ledger", "The balance of every camera."),
+    "cameras": ("gaussline.worker.commands.line", "cameras_app", "Cameras: list, set."),
+    "subscribers": (
+        "gaussline.worker.commands.line",
+        "subscribers_app",
+        "Durable cursors: list, register, unregister.",
+    ),
+    "kept": ("gaussline.worker.commands.line", "kept_app", "Kept frames: list, get."),
+    "dead": ("gaussline.worker.commands.line", "dead_app", "Dead letters: list."),
+}
+_NEEDS_WORKER = ("torch", "torchvision", "scipy", "prometheus_client")
+
+
+class _Lazy(TyperGroup):
+    """Knows its commands by name, and imports one when it is called."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        found = getattr(importlib.import_module(module), attribute)
+        if isinstance(found, typer.Typer):
+            command = typer.main.get_command(found)
+        else:
+            single = typer.Typer(add_completion=False)
+            single.command(cmd_name)(found)
+            command = typer.main.get_command(single)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+
+app = typer.Typer(
+    cls=_Lazy,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="""Judge every part on a production line with Gaussians of pretrained deep features.
+
+    First look:      gaussline demo
+
+    A line:          gaussline fit parts/ --promote; gaussline worker; gaussline produce --camera cam1 folder/
+
+    What came out:   gaussline verdicts --follow; gaussline ledger
+
+    Settings are environment variables GAUSSLINE_…, or options. Every command has --help.
+    """,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"gaussline {version('gaussline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Only the options above the commands."""
+
+
+def _code(error: GausslineError) -> int:
+    if isinstance(error, SettingsError | SourceError):
+        return 2
+    if isinstance(error, BrokerUnavailable):
+        return 3
+    if isinstance(error, ModelError):
+        return 4
+    return 1
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Entry point: expected mistakes become one plain message on standard error and an exit code."""
+    try:
+        app(arguments, prog_name="gaussline")
+    except GausslineError as error:
+        for line in str(error).splitlines():
+            print(f"gaussline: {line}", file=sys.stderr)
+        sys.exit(_code(error))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in _NEEDS_WORKER:
+            raise
+        print(
+            f"gaussline: this command needs {error.name}, which is not installed: pip install 'gaussline[worker]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
