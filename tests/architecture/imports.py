@@ -49,7 +49,9 @@ def absolute(module: Module, node: ast.ImportFrom) -> str:
 
 def imports(module: Module, known: Collection[str]) -> Iterator[Import]:
     """All imports of a module; `from a import b` means a.b where that is one of the `known` modules."""
-    for node in ast.walk(ast.parse(module.text)):
+    tree = ast.parse(module.text)
+    by_table = False
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(alias.name, node.lineno)
@@ -68,3 +70,9 @@ def imports(module: Module, known: Collection[str]) -> Iterator[Import]:
                 yield Import(first.value, node.lineno)
             elif name in {"import_module", "__import__"}:
                 yield Import("?", node.lineno)
+                by_table = True
+    if by_table:
+        # A module that imports by a computed name takes it from a table: every module that its text names counts.
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in known:
+                yield Import(node.value, node.lineno)

@@ -54,6 +54,7 @@ BAD = [
     ("gaussian.moments", f"import importlib\nimportlib.import_module('{W}.broker')", "downwards"),
     ("gaussian.moments", f"__import__('{W}.broker')", "downwards"),
     ("contract.frame", "from importlib import import_module\nimport_module(name)", "not in the text"),
+    ("engine.worker", f"TABLE = {{'a': '{W}.telemetry'}}\nimportlib.import_module(TABLE[x])", "downwards"),
     ("gaussian.moments", "import time", "pure"),
     ("gaussian.moments", "from datetime import datetime", "pure"),
     ("gaussian.moments", "from pathlib import Path", "pure"),
@@ -117,6 +118,7 @@ def test_the_checker_keeps_the_producer_light(text: str) -> None:
         ("settings", f"import os\nfrom {W}.contract.keys import check_name\nfrom pydantic import Field"),
         ("engine.worker", f"from {W}.broker import settle\nfrom {W}.vision.decode import x\nimport torch"),
         ("commands.demo", "from gaussline.producer.producer import Producer\nimport typer"),
+        ("commands.main", f"TABLE = {{'a': '{W}.commands.fit'}}\nimportlib.import_module(TABLE[x])"),
         ("telemetry.metrics", f"from {W}.engine.observer import Observer\nimport prometheus_client"),
     ],
 )
