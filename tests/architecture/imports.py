@@ -74,5 +74,10 @@ def imports(module: Module, known: Collection[str]) -> Iterator[Import]:
     if by_table:
         # A module that imports by a computed name takes it from a table: every module that its text names counts.
         for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in known:
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and "." in node.value
+                and node.value in known
+            ):
                 yield Import(node.value, node.lineno)
