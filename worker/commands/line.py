@@ -49,8 +49,9 @@ def ledger(redis_url: RedisUrl = None, line: Line = None, as_json: Json = False)
 def ledger_table(book: Ledger, line: str) -> Table:
     """The ledger as a table."""
     table = Table(title=f"ledger of line {line}: {'balances' if book.balances else 'DOES NOT BALANCE'}")
-    columns = ("camera", "admitted", "passed", "failed", "not judged", "in flight", "imbalance")
-    for column in (*columns, "oldest s", "dropped", "busy", "unadmitted"):
+    columns = ("camera", "admitted", "pass", "fail", "not judged", "in flight", "off by", "oldest s")
+    extra = [name for name in ("dropped", "unadmitted") if any(getattr(row, name) for row in book.rows)]
+    for column in (*columns, *extra):
         table.add_column(column, justify="left" if column == "camera" else "right")
     for row in book.rows:
         table.add_row(
@@ -58,7 +59,7 @@ def ledger_table(book: Ledger, line: str) -> Table:
             *(str(n) for n in (row.admitted, row.passed, row.failed, row.not_judged, row.in_flight)),
             f"[red]{row.imbalance}[/]" if row.imbalance else "0",
             f"{row.backlog_age_s:.1f}",
-            *(str(n) for n in (row.dropped, row.busy, row.unadmitted)),
+            *(str(getattr(row, name)) for name in extra),
         )
     return table
 

@@ -26,7 +26,7 @@ def worker(
 ) -> None:
     """Judge frames of all cameras of a line.
 
-    Takes the backbone that the promoted model names, waits where there is none yet, and follows promotions within a second.
+    Takes the backbone that the promoted model names, waits where there is none, and follows promotions within a second.
     SIGTERM or Ctrl-C drains (GAUSSLINE_DRAIN_S); a second one quits at once, and loses nothing either.
 
     Example: gaussline worker --redis-url redis://10.0.0.5:6379/0 --line press4
