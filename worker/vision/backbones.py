@@ -201,7 +201,7 @@ def _settle_batch_norm(network: nn.Module) -> None:
         assert isinstance(norm, nn.BatchNorm2d)
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        # Half the signal's scale: at its full scale squeeze-and-excitation and SiLU, which multiply, make deep ones chaotic.
+        # Half the signal's scale: at the full one, layers that multiply (gates, SiLU) make deep networks chaotic.
         scale = 2.0 * 2.0 ** round(math.log2(max(float(inputs[0].std()), 1e-12)))
         norm.running_mean.mul_(scale)
         norm.running_var.mul_(scale**2)
