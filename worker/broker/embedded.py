@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -177,39 +178,34 @@ class EmbeddedRedis:
         self.stop()
 
 
-def _spawn(arguments: list[str], before_exec: object) -> subprocess.Popen[bytes]:
+def _spawn(arguments: list[str], before_exec: Callable[[], None]) -> subprocess.Popen[bytes]:
     """Fork from a thread that lives as long as the process, so that the parent-death signal means the process."""
-    result: list[subprocess.Popen[bytes] | BaseException] = []
-    started = threading.Event()
-    forever = threading.Event()
 
-    def body() -> None:
-        try:
-            result.append(
-                subprocess.Popen(
-                    arguments,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    preexec_fn=before_exec,  # type: ignore[arg-type]
-                )
-            )
-        except BaseException as error:
-            result.append(error)
-        started.set()
-        forever.wait()
-
-    if threading.current_thread() is threading.main_thread():
+    def fork() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             arguments,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=before_exec,  # type: ignore[arg-type]
+            preexec_fn=before_exec,
         )
+
+    if threading.current_thread() is threading.main_thread():
+        return fork()
+    result: list[subprocess.Popen[bytes] | OSError] = []
+    started, forever = threading.Event(), threading.Event()
+
+    def body() -> None:
+        try:
+            result.append(fork())
+        except OSError as error:
+            result.append(error)
+        started.set()
+        forever.wait()
+
     threading.Thread(target=body, name="embedded-redis", daemon=True).start()
     started.wait()
     outcome = result[0]
-    if isinstance(outcome, BaseException):
+    if isinstance(outcome, OSError):
         raise BrokerUnavailable(f"the embedded Redis did not start: {outcome}")
     return outcome

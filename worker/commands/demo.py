@@ -262,7 +262,7 @@ def _follow(verdicts: Any, total: int, processes: tuple[subprocess.Popen[bytes],
                 outcome.add(verdict)
             if entries:
                 last_s = time.monotonic()
-                tally = defaultdict(int)
+                tally: dict[str, int] = defaultdict(int)
                 for (_, decision), count in outcome.decisions.items():
                     tally[decision] += count
                 bar.update(

@@ -70,11 +70,11 @@ class LogObserver(Observer):
         self._say(logging.INFO, "settled by somebody else", "race", messages=messages)
 
     def trouble(self, stage: str, error: BaseException) -> None:
-        self._say(logging.WARNING, "trouble, trying again", f"trouble:{stage}", stage=stage, error=str(error))
+        self._say(logging.WARNING, "trouble, trying again", f"trouble:{stage}", stage=stage, said=str(error))
 
     def surprise(self, stage: str, error: BaseException) -> None:
         kind = type(error).__name__
-        self._say(logging.ERROR, "unexpected fault", f"surprise:{stage}:{kind}", error, stage=stage, error=str(error))
+        self._say(logging.ERROR, "unexpected fault", f"surprise:{stage}:{kind}", error, stage=stage, said=str(error))
 
     def model_loaded(self, name: str, version: int, digest: str, seconds: float) -> None:
         self._logger.info(
@@ -93,7 +93,7 @@ class LogObserver(Observer):
             "model refused", extra={"worker": self._worker, "model": name, "version": version, "error": str(error)}
         )
 
-    def _say(self, level: int, event: str, key: str, error: BaseException | None = None, **fields: Any) -> None:
+    def _say(self, level: int, event: str, key: str, fault: BaseException | None = None, **fields: Any) -> None:
         now = self._monotonic()
         since, left_out = self._last.get(key, (-STORM_S, 0))
         if now - since < STORM_S:
@@ -104,4 +104,4 @@ class LogObserver(Observer):
         self._last[key] = (now, 0)
         if left_out:
             fields["left_out"] = left_out
-        self._logger.log(level, event, exc_info=error, extra={"worker": self._worker, **fields})
+        self._logger.log(level, event, exc_info=fault, extra={"worker": self._worker, **fields})
