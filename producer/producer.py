@@ -44,8 +44,8 @@ BUSY_FIRST_S: Final = 0.01
 BUSY_CAP_S: Final = 0.25
 OUTAGE_FIRST_S: Final = 0.05
 OUTAGE_CAP_S: Final = 5.0
-FRAME_OVERHEAD_BYTES: Final = 1_024
-"""More than msgpack and the contract's own fields add to a frame's bytes."""
+FRAME_OVERHEAD_BYTES: Final = 256
+"""More than msgpack and the contract's own fields add to the bytes of a frame and its texts, or to a message's."""
 MAX_PART_BYTES: Final = 256
 TELL_DROPS_S: Final = 1.0
 """How often the drops are written into the line's ledger."""
@@ -284,7 +284,7 @@ class Producer:
         batches: list[list[Frame]] = []
         room = -1
         for frame in frames:
-            size = len(frame.data) + FRAME_OVERHEAD_BYTES
+            size = len(frame.data) + len((frame.part or "").encode()) + FRAME_OVERHEAD_BYTES
             if size > most:
                 raise LimitExceeded(
                     f"a frame of {len(frame.data)} bytes does not fit into a message of "
