@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import get_model_weights
 
 from gaussline.worker.errors import BackboneMismatch, NotFound, WeightsUnavailable
@@ -91,14 +91,11 @@ def test_folding_would_be_caught_if_it_were_wrong(monkeypatch: pytest.MonkeyPatc
     def forget_the_variance(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
         assert norm.running_var is not None
         norm.running_var.fill_(1.0)
-        return FUSE(conv, norm)
+        return fuse_conv_bn_eval(conv, norm)
 
     monkeypatch.setattr(backbones, "fuse_conv_bn_eval", forget_the_variance)
     with pytest.raises(AssertionError):
         test_a_backbone_is_what_its_description_says("resnet18")
-
-
-FUSE: Callable[..., nn.Conv2d] = backbones.fuse_conv_bn_eval
 
 
 def test_random_weights_come_from_their_seed_alone() -> None:

@@ -64,8 +64,8 @@ def test_scores_whitening_and_heat_maps(name: str, mode: str) -> None:
     model = fitted(extract.spec, features)
     new = frames(16, seed=1)
     tensors, maps = extract.extract_with_maps(new)
-    for one, two in zip(tensors, extract.extract(new), strict=True):
-        np.testing.assert_array_equal(one.numpy(), two)  # with and without maps
+    for level, plain in zip(tensors, extract.extract(new), strict=True):
+        np.testing.assert_array_equal(level.numpy(), plain)  # with and without maps
     # The float32 product against the float64 reference.
     scorer = Scorer(extract.spec)
     distances = scorer.distances(tensors, scorer.prepare(model))
@@ -74,8 +74,8 @@ def test_scores_whitening_and_heat_maps(name: str, mode: str) -> None:
     # Heat maps add up, at every level and in all.
     for row in (0, 7):
         heat = heat_map(model, [level[row].numpy() for level in tensors], maps.of(row))
-        for place, level in enumerate(extract.spec.levels):
-            assert heat.levels[level].sum() == pytest.approx(reference[row, place] ** 2, rel=1e-5)
+        for place, path in enumerate(extract.spec.levels):
+            assert heat.levels[path].sum() == pytest.approx(reference[row, place] ** 2, rel=1e-5)
         assert heat.combined.shape == (SIZE, SIZE)
         assert heat.combined.sum() == pytest.approx(
             float(model.scores([t[row : row + 1].numpy() for t in tensors])[0]), rel=1e-5

@@ -1,0 +1,59 @@
+"""Real images and real weights: the AUROC that an independent implementation measured, in both numeric modes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.covariance import ledoit_wolf
+from sklearn.metrics import roc_auc_score
+
+from gaussline.worker.vision.backbones import load_backbone
+from gaussline.worker.vision.features import FeatureExtractor
+from gaussline.worker.vision.runtime import RuntimeChoice
+from gaussline.worker.vision.scorer import Scorer
+from tests.support.skips import needs_data
+from tests.vision.models import fitted
+
+pytestmark = needs_data("elpv_mono", "weights/mobilenet_v2_features.pth")
+TRAINING = 411
+SINGLE_LEVELS = (0.676, 0.881, 0.886, 0.910, 0.915, 0.920, 0.930, 0.926)
+"""Of the data's own README: one seed of an independent implementation."""
+
+
+@pytest.mark.parametrize("mode", ["float32", "bfloat16"])
+def test_elpv_reaches_its_reference(mode: str, mobilenet_weights: Path, cells: dict[str, torch.Tensor]) -> None:
+    backbone = load_backbone("mobilenet_v2", mobilenet_weights, numeric_mode=mode)
+    extract = FeatureExtractor(backbone, RuntimeChoice(batch_size=8))
+    good, bad = extract.extract(cells["good"]), extract.extract(cells["bad"])
+    order = np.random.default_rng(0).permutation(len(good[0]))
+    training = [level[order[:TRAINING]] for level in good]
+    test = [np.concatenate([level[order[TRAINING:]], defects]) for level, defects in zip(good, bad, strict=True)]
+    labels = np.arange(len(test[0])) >= len(good[0]) - TRAINING
+    model = fitted(extract.spec, training)
+    scorer = Scorer(extract.spec)
+    distances = scorer.distances([torch.from_numpy(level) for level in test], scorer.prepare(model))
+    assert roc_auc_score(labels, distances.sum(axis=1)) == pytest.approx(0.925, abs=0.006)
+    for level, expected in enumerate(SINGLE_LEVELS):
+        assert roc_auc_score(labels, distances[:, level]) == pytest.approx(expected, abs=0.03)
+    # The same numbers by scikit-learn's batch estimator, level by level.
+    for level, (x, y) in enumerate(zip(training, test, strict=True)):
+        covariance, _ = ledoit_wolf(x.astype(np.float64))
+        residual = y - x.astype(np.float64).mean(axis=0)
+        reference = np.sqrt(np.einsum("ij,ij->i", residual, np.linalg.solve(covariance, residual.T).T))
+        np.testing.assert_allclose(distances[:, level], reference, rtol=1e-4)
+
+
+def test_another_numeric_mode_moves_real_scores(mobilenet_weights: Path, cells: dict[str, torch.Tensor]) -> None:
+    """Why the mode belongs to the model: scored in another one, normal frames drift by tens of per cent."""
+    features = {}
+    for mode in ("float32", "bfloat16"):
+        backbone = load_backbone("mobilenet_v2", mobilenet_weights, numeric_mode=mode)
+        features[mode] = FeatureExtractor(backbone, RuntimeChoice(batch_size=8)).extract(cells["good"][:300])
+    spec = load_backbone("mobilenet_v2", mobilenet_weights).spec
+    model = fitted(spec, [level[:200] for level in features["float32"]])
+    same = model.scores([level[200:] for level in features["float32"]])
+    other = model.scores([level[200:] for level in features["bfloat16"]])
+    assert np.median(other) / np.median(same) > 1.03
