@@ -46,6 +46,8 @@ class Reader:
         self._stopping = threading.Event()
         self.overrun = 0
         """Shots of a live source that found no room."""
+        self._ended = False
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)
 
     def start(self) -> Reader:
@@ -59,7 +61,7 @@ class Reader:
         Raises what the source raised, in its place in the order.
         """
         shots: list[Shot] = []
-        while len(shots) < most:
+        while not self._ended and len(shots) < most:
             try:
                 item = self._queue.get(block=not shots)
             except queue.Empty:
@@ -67,13 +69,11 @@ class Reader:
             if isinstance(item, Shot):
                 self._room.release()
                 shots.append(item)
-                continue
-            if shots:
-                self._queue.put(item)  # it is the last one, and keeps for the next call
-                break
-            if item is None:
-                break
-            raise item
+            else:
+                self._ended, self._error = True, item
+        if not shots and self._error is not None:
+            error, self._error = self._error, None
+            raise error
         return shots
 
     def stop(self) -> None:
