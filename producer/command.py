@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 import threading
@@ -226,6 +227,9 @@ def _exit(errors: Console, error: GausslineError) -> typer.Exit:
 def _run(run: _Run, errors: Console, total: int | None, *, quiet: bool) -> GausslineError | None:
     """Run to the end. What goes wrong before the first frame is raised, later it is answered beside the summary."""
     run.producer.start()
+    warnings = _ToConsole(errors)
+    log = logging.getLogger("gaussline.producer")
+    log.addHandler(warnings)
     try:
         with nullcontext() if quiet or not errors.is_terminal else _bar(errors, run, total) as bar:
             run.reader.start()
@@ -240,7 +244,20 @@ def _run(run: _Run, errors: Console, total: int | None, *, quiet: bool) -> Gauss
     finally:
         run.reader.close()
         run.producer.close()
+        log.removeHandler(warnings)
     return None
+
+
+class _ToConsole(logging.Handler):
+    """Warnings of the library as lines on stderr, above the progress bar and not through it."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one."""
+        self._console.print(f"gaussline produce: {record.getMessage()}", style="yellow", markup=False)
 
 
 def _open(

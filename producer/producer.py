@@ -169,7 +169,7 @@ class Producer:
                 else:
                     self._outage_backoff.reset()
                     self._pid = os.getpid()
-                    _log.info("camera opened", extra={"camera": self.camera, "epoch": self._epoch})
+                    _log.info("camera %s: epoch %d begins", self.camera, self._epoch)
                     return self
 
     def close(self) -> None:
@@ -185,7 +185,7 @@ class Producer:
                     try:
                         self._deliver(pending)
                     except (BrokerError, ContractError) as error:
-                        _log.warning("closed with a message unsent", extra={"camera": self.camera, "why": str(error)})
+                        _log.info("camera %s: closed with a message unsent: %s", self.camera, error)
                 if self._pending is not None:
                     self.stats.unanswered += len(self._pending.frames)
                     self._pending = None
@@ -358,7 +358,7 @@ class Producer:
                 now_s = self._clock.monotonic_s()
                 if down_since_s is None:
                     down_since_s = now_s
-                    _log.warning("Redis is away", extra={"camera": self.camera, "why": str(error)})
+                    _log.warning("camera %s: Redis is away, its frames wait: %s", self.camera, error)
                 if self._closing.is_set() or (
                     self._retry_for_s is not None and now_s - down_since_s >= self._retry_for_s
                 ):
@@ -374,12 +374,12 @@ class Producer:
                 answer = Answer(Answered.BUSY, why="memory")
             if down_since_s is not None:
                 self.stats.reconnects += 1
-                _log.info("Redis is back", extra={"camera": self.camera, "away_s": self._since(down_since_s)})
+                _log.warning("camera %s: Redis is back after %.1f s", self.camera, self._since(down_since_s))
             self._outage_backoff.reset()
             return answer
 
     def _since(self, then_s: float) -> float:
-        return round(self._clock.monotonic_s() - then_s, 3)
+        return self._clock.monotonic_s() - then_s
 
     def _admitted(self, message: _Message, answer: Answer) -> Receipt:
         if answer.status is Answered.DUPLICATE:
@@ -418,8 +418,10 @@ class Producer:
         while epoch <= message.epoch:
             epoch = self._door.open(self._new_camera)
         _log.warning(
-            "Redis had forgotten the camera's epoch: frames that it had admitted may be lost",
-            extra={"camera": self.camera, "old_epoch": message.epoch, "epoch": epoch},
+            "camera %s: Redis had forgotten epoch %d, going on as epoch %d: frames that it had admitted may be lost",
+            self.camera,
+            message.epoch,
+            epoch,
         )
         self._epoch = epoch
         self.stats.reopened += 1
@@ -433,7 +435,7 @@ class Producer:
         try:
             self._door.count_dropped(self._untold_drops)
         except BrokerError as error:
-            _log.warning("drops are not in the ledger yet", extra={"camera": self.camera, "why": str(error)})
+            _log.info("camera %s: drops are not in the ledger yet: %s", self.camera, error)
         else:
             self._untold_drops = 0
 

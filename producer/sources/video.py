@@ -60,6 +60,8 @@ class Video:
         self._clock: Clock = clock or SystemClock()
         self._random = random or Random()
         self._av = _import_av(self.source)
+        if self.is_device and not Path(self.source).exists():
+            raise SourceError(f"there is no camera {self.source}; 'v4l2-ctl --list-devices' lists the ones there are")
         if not self.is_live and not Path(self.source).is_file():
             raise SourceError(f"video {self.source} is no file")
 

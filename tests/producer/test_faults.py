@@ -69,7 +69,7 @@ def test_random_faults_keep_every_frame_exactly_once(line: Line, proxy: Proxy) -
     with Producer("cam1", settings=settings, clock=HandClock(), random=Random(5), batch_frames=3) as producer:
         proxy.lose_reply = lambda: draw.random() < 0.2
         proxy.tear_request = lambda size: draw.randrange(size) if draw.random() < 0.2 else None
-        ids = []
+        ids: list[str] = []
         for number in range(150):
             for receipt in producer.send_many([JPEG + b"%d" % number] * draw.randint(1, 4)):
                 ids += receipt.ids

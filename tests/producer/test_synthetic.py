@@ -30,8 +30,8 @@ def test_a_part_depends_on_seed_and_index_alone() -> None:
 
 def test_pictures_have_the_promised_form() -> None:
     part = SyntheticParts(0, size=224).render(0, GOOD)
-    assert (part.image.shape, part.image.dtype) == ((224, 224, 3), np.uint8)
-    assert (part.mask.shape, part.mask.dtype) == ((224, 224), np.bool_)
+    assert (part.image.shape, part.image.dtype.name) == ((224, 224, 3), "uint8")
+    assert (part.mask.shape, part.mask.dtype.name) == ((224, 224), "bool")
     assert not part.mask.any()
     # It is a part on a belt: bright metal in the middle, dark holes in it, a dark rim round it.
     grey = part.image.mean(axis=2)
