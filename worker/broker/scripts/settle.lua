@@ -128,6 +128,13 @@ local function note(model, data)
   end
 end
 
+-- Counters are added up and written once a call: every write goes into the append-only file.
+local sums = {}
+local function add(key, field, amount)
+  sums[key] = sums[key] or {}
+  sums[key][field] = (sums[key][field] or 0) + amount
+end
+
 local answers = {}
 for i = 3, #ARGV do
   local m = cmsgpack.unpack(ARGV[i])
@@ -150,22 +157,19 @@ for i = 3, #ARGV do
       if meta then
         local size = tonumber(string.match(meta, '^%d+:%d+:%d+:(%d+)'))
         redis.call('HDEL', index, m.id)
-        redis.call('HINCRBY', camera, 'bytes', -size)
-        redis.call('HINCRBY', KEYS[2], 'bytes', -size)
-        redis.call('ZREM', prefix .. 'due', m.camera .. '|' .. m.id)
+        add(camera, 'bytes', -size)
+        add(KEYS[2], 'bytes', -size)
+        if string.sub(meta, -2) ~= ':0' then redis.call('ZREM', prefix .. 'due', m.camera .. '|' .. m.id) end
         redis.call('HDEL', prefix .. 'crashes:' .. m.camera, m.id)
-        local counts, written = {}, 0
         for _, v in ipairs(m.verdicts) do
           local text = v[3] .. judged_at
           redis.call('XADD', KEYS[1], '*', 'id', v[1], 'camera', m.camera, 'decision', v[2], 'json', text)
-          counts[v[2]] = (counts[v[2]] or 0) + 1
-          written = written + #text + 100
+          add(camera, v[2], 1)
+          add(KEYS[2], 'verdict_bytes', #text + 100)
         end
-        for decision, count in pairs(counts) do redis.call('HINCRBY', camera, decision, count) end
-        redis.call('HINCRBY', camera, 'settled_messages', 1)
-        redis.call('HINCRBY', KEYS[2], 'verdict_bytes', written)
+        add(camera, 'settled_messages', 1)
       else
-        redis.call('HINCRBY', camera, 'unadmitted', 1)
+        add(camera, 'unadmitted', 1)
       end
       for _, d in ipairs(m.dead) do bury(d) end
       for _, k in ipairs(m.kept) do keep(k[1], k[2]) end
@@ -175,5 +179,8 @@ for i = 3, #ARGV do
       answers[#answers + 1] = 0
     end
   end
+end
+for key, fields in pairs(sums) do
+  for field, amount in pairs(fields) do redis.call('HINCRBY', key, field, string.format('%.0f', amount)) end
 end
 return answers

@@ -6,7 +6,7 @@
 local prefix, consumer = ARGV[1], ARGV[2]
 local max_frames, max_bytes, quantum = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local out, frames, bytes = {}, 0, 0
-local weights = {}
+local weights, finishes, vtime = {}, {}, nil
 
 local function read(camera)
   local stream = prefix .. 'frames:' .. camera
@@ -45,12 +45,16 @@ while frames < max_frames and bytes < max_bytes do
       weights[camera] = tonumber(redis.call('HGET', prefix .. 'camera:' .. camera, 'weight') or '1') or 1
     end
     local finish = start + n / weights[camera]
-    redis.call('ZREM', KEYS[2], camera .. '|' .. id)
+    if string.sub(meta, -2) ~= ':0' then redis.call('ZREM', KEYS[2], camera .. '|' .. id) end
     redis.call('ZADD', KEYS[1], finish, camera)
-    redis.call('HSET', prefix .. 'camera:' .. camera, 'vfinish', string.format('%.6f', finish))
-    redis.call('HSET', KEYS[3], 'vtime', string.format('%.6f', least))
+    finishes[camera], vtime = finish, least
     frames, bytes = frames + n, bytes + size
     out[#out + 1] = {camera, id, meta, fields or {}}
   end
 end
+-- Written once a call and not once a message: every write goes into the append-only file.
+for camera, finish in pairs(finishes) do
+  redis.call('HSET', prefix .. 'camera:' .. camera, 'vfinish', string.format('%.6f', finish))
+end
+if vtime then redis.call('HSET', KEYS[3], 'vtime', string.format('%.6f', vtime)) end
 return out

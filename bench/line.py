@@ -1,0 +1,120 @@
+"""A line to measure: an embedded Redis, frames to push, and workers in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from gaussline.worker.broker.admission import Admission, Request, Status
+from gaussline.worker.broker.client import Redis, connect, time_us
+from gaussline.worker.broker.intake import Intake
+from gaussline.worker.broker.settle import Settler
+from gaussline.worker.contract.frame import Frame, encode_batch
+from gaussline.worker.contract.keys import Keys
+from gaussline.worker.contract.limits import MessageLimits
+from gaussline.worker.engine.clock import RedisClock
+from gaussline.worker.engine.worker import Worker, WorkerConfig
+
+LINE = "bench"
+BUDGET = 8 * 2**30
+PIPELINE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process used up to one moment: CPU seconds and peak resident bytes."""
+
+    cpu_s: float
+    peak_bytes: int
+
+    @classmethod
+    def now(cls) -> Usage:
+        """Of this process."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return cls(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+
+
+def push(url: str, camera: str, frames: Sequence[Frame], *, per_message: int = 1, total: int | None = None) -> float:
+    """Admit frames as fast as admission takes them; the seconds it took. Frames are repeated up to `total`."""
+    client = connect(url)
+    door = Admission(client, LINE, camera, camera_budget_bytes=BUDGET, line_budget_bytes=BUDGET)
+    epoch = door.open()
+    count = total or len(frames)
+    begin = time.perf_counter()
+    sequence = 0
+    while sequence < count:
+        requests = []
+        while len(requests) < PIPELINE and sequence < count:
+            chunk = [frames[(sequence + i) % len(frames)] for i in range(min(per_message, count - sequence))]
+            requests.append(Request(epoch, sequence, len(chunk), encode_batch(camera, epoch, sequence, chunk)))
+            sequence += len(chunk)
+        for answer in door.admit_many(requests):
+            if answer.status is not Status.ADMITTED:
+                raise RuntimeError(f"the bench's frames were not admitted: {answer}")
+    seconds = time.perf_counter() - begin
+    client.close()
+    return seconds
+
+
+def worker_main(
+    url: str, make_judge: Callable[[Redis], tuple[Any, int]], name: str, ready: Any, told: Any, wait_s: float
+) -> None:
+    """Body of a worker process: serve until told to stop, then tell what it used."""
+    client = connect(url)
+    judge, batch = make_judge(client)
+    worker: Worker[Any] = Worker(
+        Intake(connect(url), LINE, name),
+        Settler(connect(url), LINE),
+        judge,
+        WorkerConfig(LINE, name, batch, wait_s, 64 * 2**20, 2, 1.0, 10.0, 0.01, MessageLimits()),
+        now_us=RedisClock(lambda: time_us(client)),
+    )
+    before = Usage.now()
+    worker.start()
+    ready.set()
+    told.wait()
+    worker.stop()
+    worker.join()
+    after = Usage.now()
+    client.set("bench:usage", f"{after.cpu_s - before.cpu_s} {after.peak_bytes}")
+
+
+@contextmanager
+def serving(target: Callable[..., None], *args: Any) -> Iterator[BaseProcess]:
+    """A worker process that is ready; it is told to stop at the end. `target(…, ready, told, …)` finds them in args."""
+    process = multiprocessing.get_context("spawn").Process(target=target, args=args, daemon=True)
+    process.start()
+    try:
+        ready = next(arg for arg in args if hasattr(arg, "is_set"))
+        while not ready.wait(0.5):
+            if not process.is_alive():
+                raise RuntimeError(f"the worker process ended with code {process.exitcode}")
+        yield process
+    finally:
+        events = [arg for arg in args if hasattr(arg, "is_set")]
+        events[-1].set()
+        process.join(30.0)
+        if process.is_alive():
+            process.kill()
+
+
+def drained(client: Redis, cameras: Sequence[str], deadline_s: float = 300.0) -> float:
+    """Wait until nothing is in flight; the seconds from now. Asks for lengths: a ledger of a long backlog costs Redis."""
+    begin = time.perf_counter()
+    while any(client.xlen(Keys(LINE).frames(camera)) for camera in cameras):
+        if time.perf_counter() - begin > deadline_s:
+            raise RuntimeError("the worker did not finish in time")
+        time.sleep(0.02)
+    return time.perf_counter() - begin
+
+
+def usage_of_worker(client: Redis) -> Usage:
+    """What the last worker process told of itself."""
+    cpu, peak = client.get("bench:usage").split()
+    return Usage(float(cpu), int(peak))
