@@ -13,6 +13,18 @@ from typing import TypeVar
 
 T = TypeVar("T")
 DEADLINE_S = 20.0
+FROM_MAKE = {
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKEOVERRIDES",
+    "MAKELEVEL",
+    "PYTHON",
+    "DATA",
+    "WEIGHTS",
+    "BACKBONE",
+    "ARGS",
+    "VENV",
+}
 TOOLS = [
     *("awk", "basename", "bash", "cat", "cp", "date", "dirname", "env", "flock", "grep"),
     *("mkdir", "printf", "sed", "sh", "sleep", "tail", "touch", "true"),
@@ -21,10 +33,12 @@ TOOLS = [
 
 def told(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command without a terminal, with these variables on top."""
+    # A make that runs these tests hands its own options and variables down to every make beneath it.
+    kept = {name: value for name, value in os.environ.items() if name not in FROM_MAKE}
     return subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
-        env={**os.environ, **environment},
+        env={**kept, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
