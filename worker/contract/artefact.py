@@ -63,6 +63,8 @@ class Artefact:
                 raise ValueError(f"header of {length} bytes")
             header = json.loads(data[8 : 8 + length])
             manifest = json.loads(header["__metadata__"][_MANIFEST])
+            if not isinstance(manifest, dict):
+                raise TypeError(f"manifest is a {type(manifest).__name__}")
             arrays = load(data)
         except Exception as error:  # the foreign parser raises many kinds; all mean that this is no artefact
             raise ArtefactError(

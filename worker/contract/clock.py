@@ -10,7 +10,7 @@ from gaussline.worker.errors import ContractError
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_US = 4_102_444_800_000_000
 """2100-01-01: a time beyond it is a broken clock, not a capture time."""
-_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d*)?(Z|[+-]\d\d:\d\d)\Z")
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d*)?(Z|[+-]\d\d:\d\d)\Z", re.ASCII)
 
 
 def to_text(us: int) -> str:

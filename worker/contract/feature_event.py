@@ -5,6 +5,7 @@ Only the learner and the watchers of drift read it. Features travel as little-en
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,12 +13,14 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from gaussline.worker.contract.bounded import unpack
 from gaussline.worker.contract.verdict import Decision
-from gaussline.worker.errors import ContractError, UnknownVersion
+from gaussline.worker.errors import ContractError, LimitExceeded, UnknownVersion
 
 VERSION: Final = 1
 MAX_LEVELS: Final = 64
 MAX_FEATURES: Final = 65_536
+MAX_BYTES: Final = 4 * MAX_FEATURES + 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +82,16 @@ class FeatureEvent:
 
     @classmethod
     def decode(cls, payload: bytes) -> FeatureEvent:
-        """Read one event. Raises UnknownVersion, ContractError (also for NaN or infinite features)."""
+        """Read one event. Raises UnknownVersion, LimitExceeded, ContractError (also for NaN or infinite numbers)."""
         try:
-            fields = msgpack.unpackb(payload, raw=False, strict_map_key=True, max_map_len=64, max_array_len=MAX_LEVELS)
+            fields = unpack(payload, max_bytes=MAX_BYTES, max_array=MAX_LEVELS, max_containers=256)
             version = fields["v"]
-            if version != VERSION:
+            if type(version) is not int or version != VERSION:
                 raise UnknownVersion(f"feature event speaks version {version!r:.20}; this build speaks {VERSION}")
-            features = tuple(np.frombuffer(level, dtype="<f4") for level in fields["features"])
+            for name, kind in _KINDS.items():
+                if type(fields[name]) is not kind:
+                    raise TypeError(f"{name} is a {type(fields[name]).__name__}, not a {kind.__name__}")
+            statistics = fields.get("statistics")
             event = cls(
                 id=fields["id"],
                 camera=fields["camera"],
@@ -98,17 +104,37 @@ class FeatureEvent:
                 spec_digest=fields["spec"],
                 score=float(fields["score"]),
                 p_value=float(fields["p"]),
-                features=features,
+                features=tuple(np.frombuffer(level, dtype="<f4") for level in fields["features"]),
                 reservoir=bool(fields.get("reservoir", False)),
                 weight=float(fields.get("weight", 1.0)),
-                statistics=fields.get("statistics"),
+                statistics=None if statistics is None else {str(k): float(v) for k, v in statistics.items()},
             )
-        except UnknownVersion:
+        except ContractError:
             raise
-        except Exception as error:  # the foreign decoder raises many kinds; all mean that these bytes are no event
+        except Exception as error:  # fields of any kind may be missing or wrong; all mean that these bytes are no event
             raise ContractError(f"bytes are no feature event: {type(error).__name__}: {str(error)[:200]}") from None
-        if sum(level.size for level in features) > MAX_FEATURES:
-            raise ContractError(f"feature event {event.id} holds more than {MAX_FEATURES} features")
-        if not all(np.isfinite(level).all() for level in features):
-            raise ContractError(f"feature event {event.id} holds NaN or infinite features")
+        event._check()
         return event
+
+    def _check(self) -> None:
+        """Raise ContractError for numbers that would poison whoever learns from them."""
+        if sum(level.size for level in self.features) > MAX_FEATURES:
+            raise LimitExceeded(f"feature event {self.id} holds more than {MAX_FEATURES} features")
+        numbers = (self.score, self.p_value, self.weight, *(self.statistics or {}).values())
+        if not (all(map(math.isfinite, numbers)) and all(np.isfinite(level).all() for level in self.features)):
+            raise ContractError(f"feature event {self.id} holds NaN or infinite numbers")
+        if not (0 <= self.p_value <= 1 and self.weight > 0):
+            raise ContractError(f"feature event {self.id} has p {self.p_value} and weight {self.weight}")
+
+
+_KINDS: Final = {
+    "id": str,
+    "camera": str,
+    "captured_us": int,
+    "admitted_us": int,
+    "model": str,
+    "version": int,
+    "digest": str,
+    "spec": str,
+    "features": list,
+}

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgpack
 
+from gaussline.worker.contract.bounded import unpack
 from gaussline.worker.contract.clock import MAX_US
 from gaussline.worker.contract.keys import check_name
 from gaussline.worker.contract.limits import MessageLimits
@@ -84,7 +85,10 @@ def parse_frame_id(text: str) -> tuple[str, int, int]:
         raise ContractError(
             f"{text[:100]!r} is no frame id: it has the form camera:epoch:sequence, such as cam1:3:1042"
         )
-    return check_name("camera", parts[0]), int(parts[1]), int(parts[2])
+    camera, epoch, sequence = check_name("camera", parts[0]), int(parts[1]), int(parts[2])
+    if frame_id(camera, epoch, sequence) != text or not (1 <= epoch <= MAX_SEQUENCE and sequence <= MAX_SEQUENCE):
+        raise ContractError(f"{text[:100]!r} is no frame id: its numbers are out of range, or begin with a zero")
+    return camera, epoch, sequence
 
 
 def encode_batch(camera: str, epoch: int, first_sequence: int, frames: list[Frame] | tuple[Frame, ...]) -> bytes:
@@ -109,22 +113,12 @@ def decode_batch(payload: bytes, limits: MessageLimits = _DEFAULT_LIMITS) -> Fra
     Raises LimitExceeded for a size or count over its limit, UnknownVersion for a version of tomorrow, ContractError for
     anything else that is wrong with the envelope. A wrong frame inside a right envelope becomes a `BadFrame`.
     """
-    if len(payload) > limits.max_bytes:
-        raise LimitExceeded(f"message of {len(payload)} bytes is over the limit of {limits.max_bytes} bytes")
-    try:
-        message = msgpack.unpackb(
-            payload,
-            raw=False,
-            use_list=True,
-            strict_map_key=True,
-            max_str_len=65_536,
-            max_bin_len=limits.max_bytes,
-            max_array_len=65_536,
-            max_map_len=256,
-            max_ext_len=0,
-        )
-    except Exception as error:  # every failure of the foreign decoder means the same here, and it raises many kinds
-        raise ContractError(f"message is not readable msgpack: {type(error).__name__}: {str(error)[:200]}") from None
+    message = unpack(
+        payload,
+        max_bytes=limits.max_bytes,
+        max_array=max(limits.max_frames, 16),
+        max_containers=64 + 16 * limits.max_frames,
+    )
     if not isinstance(message, dict):
         raise ContractError(f"message is a {type(message).__name__}, not a map")
     version = message.get("v")

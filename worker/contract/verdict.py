@@ -133,9 +133,9 @@ class Verdict:
     def from_json(cls, text: str | bytes) -> Verdict:
         """Read one verdict; fields of later minor versions are ignored. Raises ContractError, UnknownVersion."""
         try:
-            fields = json.loads(text)
+            fields = json.loads(text, parse_constant=_refuse_constant)
             version = fields["v"]
-            if version != VERSION:
+            if type(version) is not int or version != VERSION:
                 raise UnknownVersion(f"verdict speaks contract version {version!r:.20}; this build speaks {VERSION}")
             model = fields.get("model")
             captured = fields.get("captured_at")
@@ -165,5 +165,9 @@ class Verdict:
                 random_weights=fields.get("random_weights", False),
                 judged_us=from_text(fields["judged_at"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ContractError(f"text is no verdict: {type(error).__name__}: {str(error)[:200]}") from None
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
