@@ -42,6 +42,11 @@ lint: environment ## Check style, format, types and shell scripts
 	@$(BIN)/shellcheck .ci/run scripts/environment
 	@$(BIN)/python scripts/typecheck
 
+.PHONY: bench
+bench: environment ## The pipeline beside its peers, in one run; WEIGHTS=file BACKBONE=name ARGS='--help'
+	@$(BIN)/python -m bench.pipeline $(if $(BACKBONE),--backbone '$(BACKBONE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
+	  $(ARGS)
+
 .PHONY: clean
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) .build .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

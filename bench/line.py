@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from gaussline.worker.broker.admission import Admission, Request, Status
@@ -37,7 +38,9 @@ class Usage:
     def now(cls) -> Usage:
         """Of this process."""
         used = resource.getrusage(resource.RUSAGE_SELF)
-        return cls(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+        # Not ru_maxrss: a child inherits that of the process it was started from.
+        peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        return cls(used.ru_utime + used.ru_stime, int(peak.split()[1]) * 1024)
 
 
 def push(url: str, camera: str, frames: Sequence[Frame], *, per_message: int = 1, total: int | None = None) -> float:
@@ -105,7 +108,7 @@ def serving(target: Callable[..., None], *args: Any) -> Iterator[BaseProcess]:
 
 
 def drained(client: Redis, cameras: Sequence[str], deadline_s: float = 300.0) -> float:
-    """Wait until nothing is in flight; the seconds from now. Asks for lengths: a ledger of a long backlog costs Redis."""
+    """Wait until nothing is in flight; the seconds from now. Asks for lengths: a long ledger would cost Redis."""
     begin = time.perf_counter()
     while any(client.xlen(Keys(LINE).frames(camera)) for camera in cameras):
         if time.perf_counter() - begin > deadline_s:
