@@ -52,7 +52,7 @@ def push(url: str, camera: str, frames: Sequence[Frame], *, per_message: int = 1
     begin = time.perf_counter()
     sequence = 0
     while sequence < count:
-        requests = []
+        requests: list[Request] = []
         while len(requests) < PIPELINE and sequence < count:
             chunk = [frames[(sequence + i) % len(frames)] for i in range(min(per_message, count - sequence))]
             requests.append(Request(epoch, sequence, len(chunk), encode_batch(camera, epoch, sequence, chunk)))

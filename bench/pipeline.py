@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -56,6 +56,7 @@ from gaussline.worker.vision.runtime import RuntimeChoice, choose_runtime
 from gaussline.worker.vision.scorer import PreparedModel, Scorer
 from gaussline.worker.vision.weights import WeightsSource
 
+Fsync = Literal["always", "everysec", "no"]
 SEED = 3
 WAIT_S = 0.01
 
@@ -123,7 +124,7 @@ def bare_loop(setup: Setup, model: Model, frames: Sequence[Frame]) -> tuple[floa
 
 
 def run_worker(
-    fsync: str,
+    fsync: Fsync,
     make: Callable[[Redis], tuple[Any, int]],
     artefact: bytes | None,
     frames: Sequence[Frame],
@@ -137,7 +138,7 @@ def run_worker(
     nothing and all of the measured time is its own.
     """
     count = total or len(frames)
-    with EmbeddedRedis(appendfsync=fsync) as server:  # type: ignore[arg-type]  # argparse has checked it
+    with EmbeddedRedis(appendfsync=fsync) as server:
         client = server.client(timeout_s=60.0)
         _publish(client, artefact)
         cameras = [f"cam{number}" for number in range(4)]
@@ -157,9 +158,9 @@ def run_worker(
         return count // len(cameras) * len(cameras) / seconds, usage_of_worker(client)
 
 
-def run_plain(fsync: str, setup: Setup, model: Model, frames: Sequence[Frame]) -> tuple[float, Usage]:
+def run_plain(fsync: Fsync, setup: Setup, model: Model, frames: Sequence[Frame]) -> tuple[float, Usage]:
     """The plain worker on a backlog: (frames/s, its usage)."""
-    with EmbeddedRedis(appendfsync=fsync) as server:  # type: ignore[arg-type]
+    with EmbeddedRedis(appendfsync=fsync) as server:
         client = server.client(timeout_s=60.0)
         client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
         for sequence, frame in enumerate(frames):
@@ -174,9 +175,11 @@ def run_plain(fsync: str, setup: Setup, model: Model, frames: Sequence[Frame]) -
         return len(frames) / seconds, usage_of_worker(client)
 
 
-def run_half_load(fsync: str, setup: Setup, artefact: bytes, frames: Sequence[Frame], rate: float) -> dict[str, float]:
+def run_half_load(
+    fsync: Fsync, setup: Setup, artefact: bytes, frames: Sequence[Frame], rate: float
+) -> dict[str, float]:
     """Open-loop arrivals at `rate`: latency from admission to verdict, both by Redis's clock, in milliseconds."""
-    with EmbeddedRedis(appendfsync=fsync) as server:  # type: ignore[arg-type]
+    with EmbeddedRedis(appendfsync=fsync) as server:
         client = server.client(timeout_s=60.0)
         _publish(client, artefact)
         door = Admission(client, LINE, "cam1", camera_budget_bytes=2**33, line_budget_bytes=2**33)
@@ -313,7 +316,8 @@ def main() -> int:
     console.print(_checks_table(checks))
     console.print(f"worker / plain worker in the same mode: {rates['worker'] / rates['plain_same_mode']:.2f}")
     console.print(
-        f"half load ({half['rate']:.0f}/s): p50 {half['p50_ms']:.1f} ms, p99 {half['p99_ms']:.1f} ms; full batch {batch_ms:.1f} ms"
+        f"half load ({half['rate']:.0f}/s): p50 {half['p50_ms']:.1f} ms, p99 {half['p99_ms']:.1f} ms; "
+        f"full batch {batch_ms:.1f} ms"
     )
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(
@@ -340,10 +344,10 @@ def main() -> int:
     return 0 if all(value >= target for _, value, target in checks) else 1
 
 
-def _admission(fsync: str) -> float:
+def _admission(fsync: Fsync) -> float:
     """Frames of 50 kB that one producer has admitted a second, one frame a message."""
     frame = Frame(np.random.default_rng(SEED).bytes(50_000), "jpeg", 1_700_000_000_000_000)
-    with EmbeddedRedis(appendfsync=fsync) as server:  # type: ignore[arg-type]
+    with EmbeddedRedis(appendfsync=fsync) as server:
         return 6000 / push(server.url, "cam1", [frame], total=6000)
 
 
@@ -365,7 +369,7 @@ def _usage(runs: list[tuple[float, Usage]], options: Any, name: str) -> dict[str
     }
 
 
-def _sides_table(rates: dict[str, float], usage: dict[str, dict[str, float]], setup: Setup, fsync: str) -> Table:
+def _sides_table(rates: dict[str, float], usage: dict[str, dict[str, float]], setup: Setup, fsync: Fsync) -> Table:
     names = {
         "bare": f"(a) bare loop, {setup.mode}, batch {setup.runtime.batch_size}",
         "worker": f"(b) this worker, {setup.mode}, batch {setup.runtime.batch_size}",

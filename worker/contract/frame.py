@@ -150,7 +150,7 @@ def _frame(fields: object, limits: MessageLimits) -> Frame | BadFrame:
     data = fields.get("data")
     if not isinstance(data, bytes):
         return BadFrame(Reason.INVALID_FRAME, f"data is a {type(data).__name__}, not bytes")
-    captured = fields.get("captured_us")
+    captured: Any = fields.get("captured_us")
     part = fields.get("part")
     good_time = type(captured) is int and 0 < captured < MAX_US
     good_part = part is None or (isinstance(part, str) and len(part.encode("utf-8", "replace")) <= limits.max_text)

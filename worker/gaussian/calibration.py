@@ -47,8 +47,7 @@ class WorkingPoint:
     def p_value(self, scores: ArrayLike) -> Array:
         """(m,) scores to (m,) conformal p-values in [1/(n+1), 1]. Ties count against the frame's strangeness."""
         above = self.scores.size - np.searchsorted(self.scores, np.asarray(scores, np.float64), side="left")
-        values: Array = (above + 1.0) / (self.scores.size + 1.0)
-        return values
+        return np.asarray((above + 1.0) / (self.scores.size + 1.0), np.float64)
 
     def fails(self, scores: ArrayLike) -> NDArray[np.bool_]:
         """(m,) scores to (m,) decisions."""
