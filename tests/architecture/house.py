@@ -30,7 +30,7 @@ def place_of(path: tuple[str, ...]) -> Place:
 
 def offences(text: str, place: Place) -> Iterator[str]:
     """What a file does against the rules, with its line."""
-    lines = text.count("\n") + 1
+    lines = len(text.splitlines())
     if lines > MAX_LINES:
         yield f"1: {lines} lines are more than {MAX_LINES}: one file, one noun"
     tree = ast.parse(text)
