@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-out = Console(soft_wrap=False)
-"""Results."""
-err = Console(stderr=True)
-"""Notes and progress: never mixed into what a program reads."""
+
+@cache
+def out() -> Console:
+    """Results. Made on first use: a console looks at the terminal and its environment."""
+    return Console(soft_wrap=False)
+
+
+@cache
+def err() -> Console:
+    """Notes and progress: never mixed into what a program reads."""
+    return Console(stderr=True)
 
 
 def progress() -> Progress:
@@ -21,6 +30,6 @@ def progress() -> Progress:
         TimeRemainingColumn(),
         TextColumn("gone"),
         TimeElapsedColumn(),
-        console=err,
+        console=err(),
         transient=False,
     )

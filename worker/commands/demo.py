@@ -128,8 +128,8 @@ def _demo(
         except WeightsUnavailable as error:
             if weights is not None:
                 raise
-            err.print(f"  [yellow]{error}[/]", highlight=False)
-            err.print("  [bold red]Going on with RANDOM weights: every number of this run means nothing.[/]")
+            err().print(f"  [yellow]{error}[/]", highlight=False)
+            err().print("  [bold red]Going on with RANDOM weights: every number of this run means nothing.[/]")
             extractor = BackboneOptions(backbone, None, random_seed=SEED, numeric_mode=numeric_mode).open()
         say(f"{extractor.spec.weights_source}, {extractor.spec.numeric_mode}, {extractor.runtime}")
     with progress() as bar:
@@ -139,7 +139,7 @@ def _demo(
     registry = Registry(client, "demo")
     version = registry.publish("default", model.to_artefact().data, by="demo", note="gaussline demo")
     registry.promote("default", version.number, by="demo")
-    err.print(
+    err().print(
         f"✓ version {version.number} published and promoted: fitted on {model.info['training_frames']} normal frames, "
         f"working point from {model.info['calibration_frames']} others at a stated false-positive rate of {rate:.0%}",
         highlight=False,
@@ -170,14 +170,16 @@ def _demo(
     arguments = ["produce", str(folder / "push"), "--camera", "cam1", "--shuffle", "--quiet", "--json"]
     arguments += ["--part-id", "{label}/{stem}", "--rate", f"{pace:.1f}", "--seed", str(SEED)]
     producer = _spawn(stack, arguments, environment, subprocess.PIPE)
-    err.print(f"✓ started a producer: process {producer.pid}, {pushed} frames at {pace:.0f} a second", highlight=False)
+    err().print(
+        f"✓ started a producer: process {producer.pid}, {pushed} frames at {pace:.0f} a second", highlight=False
+    )
     outcome = _follow(verdicts, pushed, (worker, producer))
     if producer.wait(STALL_S):
         raise BrokerError(f"the producer ended with code {producer.returncode}")
     ledger = read_ledger(client, "demo")
-    out.print(_table(outcome, rate))
-    out.print(_defects_table(outcome))
-    out.print(ledger_table(ledger, "demo"))
+    out().print(_table(outcome, rate))
+    out().print(_defects_table(outcome))
+    out().print(ledger_table(ledger, "demo"))
     with _step("shutting down"):
         worker.send_signal(signal.SIGTERM)
         worker.wait(STALL_S)
@@ -251,7 +253,7 @@ def _follow(verdicts: Any, total: int, processes: tuple[subprocess.Popen[bytes],
         MofNCompleteColumn(),
         TextColumn("{task.fields[tally]} left"),
         TimeRemainingColumn(),
-        console=err,
+        console=err(),
     )
     with bar:
         task = bar.add_task("verdicts", total=total, tally="")
@@ -336,10 +338,10 @@ def _step(name: str) -> Iterator[Any]:
     """One step of the demo: said when it begins, ticked off with its time when it is done."""
     notes: list[str] = []
     begin = time.monotonic()
-    with err.status(f"{name} …"):
+    with err().status(f"{name} …"):
         yield notes.append
     note = f": {notes[0]}" if notes else ""
-    err.print(f"✓ {name}{note} ({time.monotonic() - begin:.1f} s)", highlight=False, markup=False)
+    err().print(f"✓ {name}{note} ({time.monotonic() - begin:.1f} s)", highlight=False, markup=False)
 
 
 def _stop_like_ctrl_c(stack: contextlib.ExitStack) -> None:

@@ -53,7 +53,7 @@ def evaluate(
     data = read_dataset(folder, need_defects=True)
     copies = data.duplicates()
     if copies:
-        err.print(
+        err().print(
             f"[yellow]warning:[/] {len(copies)} groups of files have the same bytes (such as {copies[0][0].name} and "
             f"{copies[0][1].name}): copies on both sides of a split make an AUROC look better than it is"
         )
@@ -66,7 +66,7 @@ def evaluate(
         compile=settings.compile,
         threads=settings.torch_threads,
     ).open()
-    err.print(
+    err().print(
         f"{len(data.normal)} normal and {len(data.defective)} defective frames; {backbone} runs as {extractor.runtime}"
     )
     with progress() as bar:
@@ -104,16 +104,16 @@ def evaluate(
         "defects": {name: float(np.mean(values)) for name, values in by_defect.items()},
     }
     if as_json:
-        out.print_json(json.dumps(result))
+        out().print_json(json.dumps(result))
         return
-    out.print(_table(rows, runs[0].info, len(runs)))
+    out().print(_table(rows, runs[0].info, len(runs)))
     defects = Table(title="image AUROC a defect, sum of levels")
     defects.add_column("defect")
     defects.add_column("frames", justify="right")
     defects.add_column("AUROC", justify="right")
     for name, value in result["defects"].items():
         defects.add_row(name, str(sum(sample.defect == name for sample in data.defective)), f"{value:.4f}")
-    out.print(defects)
+    out().print(defects)
 
 
 def _mean(values: list[dict[str, Any]]) -> dict[str, Any]:

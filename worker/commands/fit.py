@@ -83,7 +83,7 @@ def fit(
         registry.models()  # before minutes are spent on a fit that nobody can store
     data = read_dataset(folder)
     samples = [sample for sample in data.normal if sample.fixed_split != "test"]
-    err.print(f"{len(samples)} normal frames in {folder}")
+    err().print(f"{len(samples)} normal frames in {folder}")
     extractor = BackboneOptions(
         backbone,
         weights,
@@ -94,7 +94,7 @@ def fit(
         compile=settings.compile,
         threads=settings.torch_threads,
     ).open()
-    err.print(f"{backbone} runs as {extractor.runtime}")
+    err().print(f"{backbone} runs as {extractor.runtime}")
     with progress() as bar:
         task = bar.add_task("features", total=len(samples))
         images = read_features(
@@ -121,13 +121,13 @@ def fit(
             registry.promote(name, version.number, by=who, note=note)
         result["promoted"] = promote
     if as_json:
-        out.print_json(json.dumps(result))
+        out().print_json(json.dumps(result))
         return
-    out.print(fit_table(text))
+    out().print(fit_table(text))
     where = f"written to {output}" if registry is None else f"version {result['version']} of model {name}"
-    out.print(f"{where}, {len(artefact.data) / 1e6:.1f} MB, digest {artefact.digest[:16]}…", highlight=False)
+    out().print(f"{where}, {len(artefact.data) / 1e6:.1f} MB, digest {artefact.digest[:16]}…", highlight=False)
     if registry is not None and not promote:
-        out.print(f"It judges nothing yet: gaussline models promote {name} {result['version']}", highlight=False)
+        out().print(f"It judges nothing yet: gaussline models promote {name} {result['version']}", highlight=False)
 
 
 def fit_table(text: dict[str, Any]) -> Table:

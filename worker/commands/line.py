@@ -39,9 +39,9 @@ def ledger(redis_url: RedisUrl = None, line: Line = None, as_json: Json = False)
     book = read_ledger(opened.client, opened.line)
     if as_json:
         rows = [dataclasses.asdict(row) | {"balances": row.balances, "imbalance": row.imbalance} for row in book.rows]
-        out.print_json(json.dumps({"line": opened.line, "balances": book.balances, "cameras": rows}))
+        out().print_json(json.dumps({"line": opened.line, "balances": book.balances, "cameras": rows}))
     else:
-        out.print(ledger_table(book, opened.line))
+        out().print(ledger_table(book, opened.line))
     if not book.balances:
         raise typer.Exit(IMBALANCE_CODE)
 
@@ -70,14 +70,14 @@ def list_cameras(redis_url: RedisUrl = None, line: Line = None, as_json: Json = 
     opened = open_line(redis_url, line)
     cameras = read_cameras(opened.client, opened.line)
     if as_json:
-        out.print_json(json.dumps([dataclasses.asdict(camera) for camera in cameras.values()]))
+        out().print_json(json.dumps([dataclasses.asdict(camera) for camera in cameras.values()]))
         return
     table = Table()
     for column in ("camera", "model", "weight"):
         table.add_column(column)
     for name in sorted(cameras):
         table.add_row(name, cameras[name].model, str(cameras[name].weight))
-    out.print(table)
+    out().print(table)
 
 
 @cameras_app.command("set")
@@ -99,10 +99,10 @@ def list_subscribers(redis_url: RedisUrl = None, line: Line = None, as_json: Jso
     opened = open_line(redis_url, line)
     found = Verdicts(opened.client, opened.line).subscribers()
     if as_json:
-        out.print_json(json.dumps(found))
+        out().print_json(json.dumps(found))
         return
     for name, entry in found.items():
-        out.print(f"{name:24} {entry}", highlight=False)
+        out().print(f"{name:24} {entry}", highlight=False)
 
 
 @subscribers_app.command("register")
@@ -130,7 +130,7 @@ def list_kept(
     """The newest kept frames."""
     opened = open_line(redis_url, line)
     for frame in KeptFrames(opened.client, opened.line).list(count):
-        out.print(f"{to_text(frame.kept_us)} {frame.id}", highlight=False)
+        out().print(f"{to_text(frame.kept_us)} {frame.id}", highlight=False)
 
 
 @kept_app.command("get")
@@ -145,7 +145,7 @@ def get_kept(
     frame = KeptFrames(opened.client, opened.line).get(frame_id).frames[0]
     output.write_bytes(frame.data)
     what = "unreadable frame" if isinstance(frame, BadFrame) else frame.encoding
-    out.print(f"{output}: {len(frame.data)} bytes, {what}", highlight=False)
+    out().print(f"{output}: {len(frame.data)} bytes, {what}", highlight=False)
 
 
 @dead_app.command("list")
@@ -161,7 +161,7 @@ def list_dead(
     if reason is not None:
         for entry_id, letter in letters.list(reason, count):
             text = f"{entry_id} {letter.id} {len(letter.data)} bytes, delivered {letter.deliveries}×: {letter.detail}"
-            out.print(text, highlight=False, markup=False)
+            out().print(text, highlight=False, markup=False)
         return
     table = Table()
     for column in ("reason", "frames ever", "letters", "bytes", "dropped for space", "aged out"):
@@ -169,4 +169,4 @@ def list_dead(
     for row in letters.counts():
         cells = (row.total, row.letters, row.size_bytes, row.dropped, row.aged)
         table.add_row(row.reason.value, *(str(cell) for cell in cells))
-    out.print(table)
+    out().print(table)

@@ -32,7 +32,7 @@ def list_models(redis_url: RedisUrl = None, line: Line = None, as_json: Json = F
     pointers = registry.pointers()
     rows = [version for name in registry.models() for version in registry.versions(name)]
     if as_json:
-        out.print_json(
+        out().print_json(
             json.dumps(
                 [
                     dataclasses.asdict(row)
@@ -43,7 +43,7 @@ def list_models(redis_url: RedisUrl = None, line: Line = None, as_json: Json = F
         )
         return
     if not rows:
-        out.print(f"no models on line {opened.line}; 'gaussline fit FOLDER' makes one")
+        out().print(f"no models on line {opened.line}; 'gaussline fit FOLDER' makes one")
         return
     table = Table()
     for column in ("model", "version", "channels", "created", "by", "size", "digest", "note"):
@@ -60,14 +60,14 @@ def list_models(redis_url: RedisUrl = None, line: Line = None, as_json: Json = F
             row.digest[:12],
             row.note,
         )
-    out.print(table)
+    out().print(table)
 
 
 @app.command()
 def show(name: Name, number: Number, redis_url: RedisUrl = None, line: Line = None) -> None:
     """One version with its report, as JSON."""
     opened = open_line(redis_url, line)
-    out.print_json(json.dumps(dataclasses.asdict(Registry(opened.client, opened.line).version(name, number))))
+    out().print_json(json.dumps(dataclasses.asdict(Registry(opened.client, opened.line).version(name, number))))
 
 
 @app.command()
@@ -85,9 +85,9 @@ def promote(
     opened = open_line(redis_url, line)
     pointer = Registry(opened.client, opened.line).promote(name, number, by=who(by), channel=channel, note=note)
     if as_json:
-        out.print_json(json.dumps(dataclasses.asdict(pointer)))
+        out().print_json(json.dumps(dataclasses.asdict(pointer)))
     else:
-        out.print(f"{name}/{channel} points at version {pointer.version} ({pointer.digest[:12]}…)", highlight=False)
+        out().print(f"{name}/{channel} points at version {pointer.version} ({pointer.digest[:12]}…)", highlight=False)
 
 
 @app.command()
@@ -102,7 +102,7 @@ def rollback(
     """Point a channel back at the version it pointed at before."""
     opened = open_line(redis_url, line)
     pointer = Registry(opened.client, opened.line).rollback(name, by=who(by), channel=channel, note=note)
-    out.print(f"{name}/{channel} points at version {pointer.version} again", highlight=False)
+    out().print(f"{name}/{channel} points at version {pointer.version} again", highlight=False)
 
 
 @app.command()
@@ -111,7 +111,7 @@ def history(name: Name, redis_url: RedisUrl = None, line: Line = None, as_json: 
     opened = open_line(redis_url, line)
     moves = Registry(opened.client, opened.line).history(name)
     if as_json:
-        out.print_json(json.dumps([dataclasses.asdict(move) for move in moves]))
+        out().print_json(json.dumps([dataclasses.asdict(move) for move in moves]))
         return
     table = Table()
     for column in ("when", "channel", "from", "to", "by", "why"):
@@ -120,7 +120,7 @@ def history(name: Name, redis_url: RedisUrl = None, line: Line = None, as_json: 
         table.add_row(
             move.at[:19] + "Z", move.channel, str(move.before or "–"), str(move.after or "–"), move.by, move.note
         )
-    out.print(table)
+    out().print(table)
 
 
 @app.command("export")
@@ -136,7 +136,7 @@ def export_version(
     registry = Registry(opened.client, opened.line)
     version = registry.version(name, number)
     output.write_bytes(registry.fetch(version.digest))
-    out.print(f"{output}: {version.size_bytes} bytes, SHA-256 {version.digest}", highlight=False)
+    out().print(f"{output}: {version.size_bytes} bytes, SHA-256 {version.digest}", highlight=False)
 
 
 @app.command("import")
@@ -163,4 +163,4 @@ def import_version(
     version = Registry(opened.client, opened.line).publish(
         name, artefact.data, by=who(by), note=note or f"imported from {file.name}", report=dict(model.info)
     )
-    out.print(f"version {version.number} of model {name}, digest {version.digest[:12]}…", highlight=False)
+    out().print(f"version {version.number} of model {name}, digest {version.digest[:12]}…", highlight=False)
