@@ -48,6 +48,16 @@ def test_the_example_of_the_readme(line: Line) -> None:
     assert (frame.part, frame.encoding, frame.shape, frame.dtype) == ("A-1042", "raw", (8, 8, 3), "uint8")
 
 
+def test_an_entry_has_the_fields_that_the_page_lists(line: Line) -> None:
+    with Producer("cam1", redis_url=line.server.url) as producer:
+        producer.send_many([JPEG] * 3)
+    ((_, fields),) = line.client.xrange(line.keys.frames("cam1"))
+    page = (ROOT / "docs" / "contract.md").read_text("utf-8")
+    told = page.split("Fields of the stream entry")[1].split("\n## ")[0]
+    assert {name.decode() for name in fields} == set(re.findall(r"`(\w+)`", told))
+    assert (fields[b"v"], fields[b"n"], fields[b"seq"], fields[b"epoch"]) == (b"1", b"3", b"0", b"1")
+
+
 def test_the_package_names_the_producer() -> None:
     assert gaussline.Producer is Producer
 

@@ -126,7 +126,7 @@ def decode_batch(payload: bytes, limits: MessageLimits = _DEFAULT_LIMITS) -> Fra
         raise ContractError(f"message names no contract version: v is {version!r:.40}")
     if version > VERSION:
         raise UnknownVersion(f"message speaks contract version {version}; this build speaks up to {VERSION}: update it")
-    camera = check_name("camera", message.get("camera"))  # type: ignore[arg-type]  # it refuses what is no text
+    camera = check_name("camera", message.get("camera"))
     epoch = _whole(message, "epoch", 1, MAX_SEQUENCE)
     first = _whole(message, "seq", 0, MAX_SEQUENCE)
     frames = message.get("frames")

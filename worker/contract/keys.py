@@ -18,7 +18,7 @@ NAME_MAX_CHARS = 64
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 
-def check_name(kind: str, name: str) -> str:
+def check_name(kind: str, name: object) -> str:
     """Return `name` if it may stand in a key, a metric label and a file name; raise ContractError otherwise.
 
     1 to 64 characters out of letters, digits, `.`, `_` and `-`, the first a letter or a digit.
