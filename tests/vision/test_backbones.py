@@ -32,7 +32,7 @@ def noise(number: int, size: int) -> torch.Tensor:
 @pytest.mark.parametrize("name", names())
 def test_a_backbone_is_what_its_description_says(name: str) -> None:
     described = entry(name)
-    network = backbones._network(described, RANDOM)
+    _, network = backbones._network(name, RANDOM)
     seen: dict[str, torch.Tensor] = {}
 
     def keep(path: str, module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
@@ -139,7 +139,7 @@ def test_unknown_names_are_answered_with_the_known_ones() -> None:
 
 
 def test_a_model_gets_the_backbone_it_was_fitted_with(tmp_path: Any) -> None:
-    network = backbones._network(entry("squeezenet1_1"), RANDOM)
+    _, network = backbones._network("squeezenet1_1", RANDOM)
     torch.save(network.state_dict(), tmp_path / "one.pth")
     fitted = load_backbone("squeezenet1_1", tmp_path / "one.pth", levels=["features.4"], input_size=(96, 64))
     again = load_for(fitted.spec, tmp_path / "one.pth")

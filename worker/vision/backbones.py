@@ -17,6 +17,8 @@ from gaussline.worker.contract.spec import BackboneSpec
 from gaussline.worker.errors import BackboneMismatch, NotFound
 from gaussline.worker.vision.numeric import dtype_of
 from gaussline.worker.vision.registry import BackboneEntry, entry
+from gaussline.worker.vision.timm_backbones import PREFIX as TIMM
+from gaussline.worker.vision.timm_backbones import timm_network
 from gaussline.worker.vision.weights import (
     StateDict,
     WeightsSource,
@@ -81,9 +83,10 @@ def load_backbone(
     input_size: tuple[int, int] | None = None,
     numeric_mode: str = "float32",
 ) -> Backbone:
-    """Build a backbone by its registered name.
+    """Build a backbone by its name.
 
     Args:
+        name: a registered name, or `timm:NAME` where the package timm is installed.
         weights: see `WeightsSource.parse`; random ones only as `WeightsSource(random_seed=…)`.
         levels: a subset of the registered levels; None takes all.
         input_size: (height, width); None takes the native one.
@@ -94,8 +97,7 @@ def load_backbone(
         another network's.
     """
     source = weights if isinstance(weights, WeightsSource) else WeightsSource.parse(weights)
-    described = entry(name)
-    network = _network(described, source)
+    described, network = _network(name, source)
     chosen = tuple(levels) if levels is not None else described.levels
     unknown = [level for level in chosen if level not in described.levels]
     if unknown or not chosen:
@@ -108,11 +110,13 @@ def load_backbone(
     spec = BackboneSpec(
         name=name,
         weights_digest=digest_of(trunk),
-        weights_source=str(source),
+        weights_source=str(source) if source.pretrained is None or not name.startswith(TIMM) else name,
         random_weights=source.random_seed is not None,
         levels=chosen,
         channels=tuple(described.channels[described.levels.index(level)] for level in chosen),
         input_size=described.native_size if input_size is None else input_size,
+        mean=described.mean,
+        std=described.std,
         numeric_mode=numeric_mode,
     )
     backbone = Backbone(
@@ -132,30 +136,33 @@ def load_for(spec: BackboneSpec, weights: WeightsSource | str | Path | None = No
     return backbone
 
 
-def _network(described: BackboneEntry, source: WeightsSource) -> nn.Module:
-    build = torchvision.models.get_model
-    if source.random_seed is not None:
-        with _seeded(source.random_seed):
-            network = cast(nn.Module, build(described.name, weights=None)).eval()
+def _network(name: str, source: WeightsSource) -> tuple[BackboneEntry, nn.Module]:
+    """A backbone's description and its whole network, with weights, in evaluation mode."""
+    # Building draws random weights: from the seed that was asked for, or, as they are overwritten, from any but the
+    # caller's own random state.
+    with _seeded(source.random_seed or 0):
+        if name.startswith(TIMM):
+            described, network = timm_network(name, pretrained=source.pretrained is not None)
+        else:
+            described = entry(name)
+            network = cast(nn.Module, torchvision.models.get_model(name, weights=None)).eval()
+        if source.random_seed is not None:
             _settle_batch_norm(network)
-        return network
-    state: StateDict
+    state: StateDict | None = None
     if source.file is not None:
         state = read_state_dict(source.file)
-    else:
-        assert source.pretrained is not None
-        state = pretrained_state_dict(described.name, source.pretrained)
-    with _seeded(0):  # the draw is overwritten; without it building would move the caller's random state
-        network = cast(nn.Module, build(described.name, weights=None)).eval()
-    try:
-        network.load_state_dict(dict(state), strict=True)
-    except RuntimeError as error:
-        said = " ".join(line.strip() for line in str(error).splitlines()[1:])
-        raise BackboneMismatch(f"weights {source} are not those of {described.name}: {said[:300]}") from None
+    elif source.pretrained is not None and not name.startswith(TIMM):
+        state = pretrained_state_dict(name, source.pretrained)
+    if state is not None:
+        try:
+            network.load_state_dict(dict(state), strict=True)
+        except RuntimeError as error:
+            said = " ".join(line.strip() for line in str(error).splitlines()[1:])
+            raise BackboneMismatch(f"weights {source} are not those of {name}: {said[:300]}") from None
     broken = [key for key, value in network.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
-        raise BackboneMismatch(f"weights {source} of {described.name} are not finite in {', '.join(broken[:3])}")
-    return network
+        raise BackboneMismatch(f"weights {source} of {name} are not finite in {', '.join(broken[:3])}")
+    return described, network
 
 
 def _stage(network: nn.Module, path: str) -> nn.Module:
@@ -175,7 +182,8 @@ def fold_batch_norm(module: nn.Module) -> None:
         if isinstance(child, nn.BatchNorm2d) and before is not None and isinstance(before[1], nn.Conv2d):
             folded = fuse_conv_bn_eval(before[1].double(), child.double()).float()
             module.register_module(before[0], folded.requires_grad_(False))
-            module.register_module(name, nn.Identity())
+            # timm's normalisation carries the activation that follows it.
+            module.register_module(name, getattr(child, "act", nn.Identity()))
         else:
             fold_batch_norm(child)
         before = (name, child)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from gaussline.worker.contract.spec import IMAGENET_MEAN, IMAGENET_STD
 from gaussline.worker.errors import NotFound
 
 WEIGHTS: Final = "IMAGENET1K_V1"
@@ -26,6 +27,7 @@ class BackboneEntry:
         stages: paths of the trunk's modules in the order they run; a stage of several modules is joined by "+".
         levels: path of the module behind each level, shallow to deep, each one the (last) module of a stage.
         channels: width of each level.
+        mean, std: that its weights were trained with, for RGB in 0..1.
     """
 
     name: str
@@ -33,6 +35,8 @@ class BackboneEntry:
     stages: tuple[str, ...]
     levels: tuple[str, ...]
     channels: tuple[int, ...]
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
 
 
 def _chain(
