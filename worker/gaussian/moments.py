@@ -7,7 +7,7 @@ scatter. The fourth-order sums Q and T, and how they move with the mean, are thi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -56,18 +56,19 @@ class Moments:
         """Kish's effective sample size n²/W₂: the number of equally weighted samples that are worth as much."""
         return self.weight * self.weight / self.weight_sq if self.weight_sq > 0 else 0.0
 
-    def copy(self) -> Moments:
+    def copy(self) -> Self:
         """An independent copy."""
-        twin = Moments(self.dimension)
+        twin = type(self)(self.dimension)
         twin.count, twin.weight, twin.weight_sq, twin.fourth = self.count, self.weight, self.weight_sq, self.fourth
         twin.mean, twin.scatter, twin.third = self.mean.copy(), self.scatter.copy(), self.third.copy()
         return twin
 
     # --- building ----------------------------------------------------------------------------------------------------
-    def update(self, samples: ArrayLike) -> Moments:
+    def update(self, samples: ArrayLike) -> Self:
         """Add a batch (b, d), or one sample (d,), each with weight 1. Returns self.
 
-        Raises FitError for another width, NaN or infinity; nothing is changed then.
+        Raises FitError for another width, NaN, infinity, or numbers too large for their fourth power (about 1e77);
+        nothing is changed then.
         """
         x = np.asarray(samples, dtype=np.float64)
         if x.ndim == 1:
@@ -78,11 +79,14 @@ class Moments:
             raise FitError("samples hold NaN or infinite values")
         if len(x) == 0:
             return self
-        return self.merge(Moments.of(x))
+        # What overflows here is refused by `merge`, before anything is changed.
+        with np.errstate(over="ignore", invalid="ignore"):
+            batch = Moments.of(x)
+        return self.merge(batch)
 
     @classmethod
     def of(cls, samples: Array) -> Moments:
-        """Moments of one batch (b, d), two-pass: exact to rounding whatever the mean."""
+        """Moments of one batch (b, d) of at least one sample, two-pass: exact to rounding whatever the mean."""
         batch = cls(samples.shape[1])
         batch.count = len(samples)
         batch.weight = batch.weight_sq = float(len(samples))
@@ -94,19 +98,26 @@ class Moments:
         batch.fourth = float(norm_sq @ norm_sq)
         return batch
 
-    def merge(self, other: Moments) -> Moments:
-        """Add another set of moments (Chan et al. 1983, extended to T and Q). Returns self; `other` is unchanged."""
+    def merge(self, other: Moments) -> Self:
+        """Add another set of moments (Chan et al. 1983, extended to T and Q). Returns self; `other` is unchanged.
+
+        Raises FitError for another width, and where the sums would overflow; nothing is changed then.
+        """
         self._check_width(other)
         if other.weight == 0.0:
             return self
         if self.weight == 0.0:
+            _check_finite(other.fourth)
             self._assign(other.copy())
             return self
         total = self.weight + other.weight
         delta = other.mean - self.mean
         mean = self.mean + delta * (other.weight / total)
-        third_a, fourth_a = self._shift(self.mean - mean)
-        third_b, fourth_b = other._shift(other.mean - mean)
+        with np.errstate(over="ignore", invalid="ignore"):
+            third_a, fourth_a = self._shift(self.mean - mean)
+            third_b, fourth_b = other._shift(other.mean - mean)
+        # (tr S)² <= nQ and ‖T‖² <= tr(S)·Q: where Q is finite, all the rest is.
+        _check_finite(fourth_a + fourth_b)
         self.scatter += other.scatter
         self.scatter += np.outer(delta, delta * (self.weight * other.weight / total))
         self.third = third_a + third_b
@@ -117,10 +128,10 @@ class Moments:
         self.weight_sq += other.weight_sq
         return self
 
-    def __iadd__(self, other: Moments) -> Moments:
+    def __iadd__(self, other: Moments) -> Self:
         return self.merge(other)
 
-    def subtract(self, other: Moments) -> Moments:
+    def subtract(self, other: Moments) -> Self:
         """Unlearn samples that were added with weight 1: the inverse of `merge`. Returns self.
 
         Raises FitError where more would be taken away than is there. Cancellation costs digits: taking away nearly
@@ -135,6 +146,8 @@ class Moments:
         if rest == 0:
             self._assign(Moments(self.dimension))
             return self
+        if other.count == self.count or other.weight_sq >= self.weight_sq:
+            raise FitError(f"cannot subtract {other.count} samples from {self.count}: some were forgotten since")
         delta = other.mean - self.mean
         mean = self.mean - delta * (other.weight / rest)
         apart = other.mean - mean
@@ -148,10 +161,10 @@ class Moments:
         self.mean = mean
         self.count -= other.count
         self.weight = rest
-        self.weight_sq = max(self.weight_sq - other.weight_sq, 0.0)
+        self.weight_sq -= other.weight_sq
         return self
 
-    def decay(self, factor: float) -> Moments:
+    def decay(self, factor: float) -> Self:
         """Forget: multiply every weight by `factor` in (0, 1]; the mean stays. Returns self."""
         if not 0.0 < factor <= 1.0:
             raise FitError(f"forgetting factor {factor} is not in (0, 1]")
@@ -185,30 +198,48 @@ class Moments:
             raise FitError(f"moments of {other.dimension} dimensions do not fit moments of {self.dimension}")
 
     def _assign(self, other: Moments) -> None:
-        for name in self.__slots__:
+        for name in Moments.__slots__:
             setattr(self, name, getattr(other, name))
 
     # --- storing -----------------------------------------------------------------------------------------------------
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """As named arrays, for an artefact or a checkpoint; exact."""
-        arrays: dict[str, NDArray[Any]] = {name: np.asarray(getattr(self, name), np.float64) for name in _FIELDS}
+        """As named arrays, for an artefact or a checkpoint; exact, and copies: they stay as they are."""
+        arrays: dict[str, NDArray[Any]] = {name: np.array(getattr(self, name), np.float64) for name in _FIELDS}
         arrays["count"] = np.asarray(self.count, np.int64)
         return arrays
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Moments:
-        """From `to_arrays`. Raises FitError where arrays are missing or do not fit each other."""
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """From `to_arrays`. Raises FitError where arrays are missing, do not fit each other, or are no moments."""
         try:
             moments = cls(int(arrays["mean"].size))
+            d = moments.dimension
             moments.count = int(arrays["count"])
             moments.weight, moments.weight_sq = float(arrays["weight"]), float(arrays["weight_sq"])
             moments.fourth = float(arrays["fourth"])
-            d = moments.dimension
             moments.mean = np.array(arrays["mean"], np.float64).reshape(d)
             moments.third = np.array(arrays["third"], np.float64).reshape(d)
             moments.scatter = np.array(arrays["scatter"], np.float64).reshape(d, d)
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise FitError(f"arrays are no moments: {type(error).__name__}: {error}") from None
-        if not all(np.isfinite(array).all() for array in arrays.values()) or moments.weight < 0:
-            raise FitError("stored moments hold NaN, infinite or negative weights")
+        problem = moments._problem()
+        if problem is not None:
+            raise FitError(f"stored moments are not sound: {problem}")
         return moments
+
+    def _problem(self) -> str | None:
+        if not all(np.isfinite(getattr(self, name)).all() for name in _FIELDS):
+            return "they hold NaN or infinite values"
+        if min(self.count, self.weight, self.weight_sq, self.fourth) < 0:
+            return "a count, a weight or an even moment is negative"
+        if not (self.count > 0) == (self.weight > 0) == (self.weight_sq > 0):
+            return f"{self.count} samples have a weight of {self.weight:g} and a squared weight of {self.weight_sq:g}"
+        # Subtracting leaves a variance of nothing a rounding below zero.
+        if float(np.diag(self.scatter).min()) < -1e-9 * max(float(np.trace(self.scatter)), 0.0):
+            return "a variance is negative"
+        return None
+
+
+def _check_finite(fourth: float) -> None:
+    if not np.isfinite(fourth):
+        raise FitError("samples are too large: the fourth power of their distance from the mean overflows")
