@@ -1,7 +1,6 @@
 """The producer: it gives frames of one camera their identity and gets each of them admitted exactly once.
 
-At its start a producer takes an epoch for its camera; a frame's identity is camera, epoch and sequence. A message whose
-answer was lost is sent again under the same identity until an answer comes, and the broker recognises it. A sequence
+At its start a producer takes an epoch for its camera; a frame's identity is camera, epoch and sequence. A sequence
 number is never used for two frames, not even after a drop: a message that is still under way in some buffer could
 otherwise take the place of another.
 """
@@ -13,37 +12,24 @@ import os
 import random as random_module
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
-from gaussline.producer.backoff import Backoff
 from gaussline.producer.clock import Clock, SystemClock
+from gaussline.producer.delivery import Delivery, Door
 from gaussline.producer.image import to_wire
+from gaussline.producer.message import Message
 from gaussline.producer.receipt import Receipt, Stats, Status
 from gaussline.producer.shot import Shot, deadline_us, to_us
-from gaussline.worker.broker.admission import Admission, Answer, Request
-from gaussline.worker.broker.admission import Status as Answered
+from gaussline.worker.broker.admission import Admission
 from gaussline.worker.broker.client import connect
-from gaussline.worker.contract.frame import Frame, encode_batch, frame_id
+from gaussline.worker.contract.frame import Frame
 from gaussline.worker.contract.keys import check_name
 from gaussline.worker.contract.limits import ImageLimits
-from gaussline.worker.errors import (
-    Backlogged,
-    BrokerError,
-    BrokerUnavailable,
-    ContractError,
-    Fenced,
-    LimitExceeded,
-    SettingsError,
-)
+from gaussline.worker.errors import BrokerError, ContractError, Fenced, LimitExceeded, SettingsError
 from gaussline.worker.settings import Settings
 
-BUSY_FIRST_S: Final = 0.01
-BUSY_CAP_S: Final = 0.25
-OUTAGE_FIRST_S: Final = 0.05
-OUTAGE_CAP_S: Final = 5.0
 FRAME_OVERHEAD_BYTES: Final = 256
 """More than msgpack and the contract's own fields add to the bytes of a frame and its texts, or to a message's."""
 MAX_PART_BYTES: Final = 256
@@ -51,19 +37,6 @@ TELL_DROPS_S: Final = 1.0
 """How often the drops are written into the line's ledger."""
 
 _log = logging.getLogger(__name__)
-
-
-class Door(Protocol):
-    """What a producer needs of admission; `broker.admission.Admission` is the one."""
-
-    def open(self, settings: dict[str, Any] | None = None) -> int:
-        """Begin a new epoch."""
-
-    def admit(self, request: Request) -> Answer:
-        """Admit one message; safe to repeat after BrokerUnavailable."""
-
-    def count_dropped(self, frames: int) -> None:
-        """Write down frames that were dropped."""
 
 
 class Producer:
@@ -107,10 +80,9 @@ class Producer:
         door: Door | None = None,
     ) -> None:
         options = {"line": line, "redis_url": redis_url, "full_policy": full, "block_timeout_s": block_timeout_s}
-        self.settings = Settings.load(None if settings is None else {}, **_said(settings) | _given(options))
+        self.settings = _settings(settings, options)
         self.camera = check_name("camera", camera)
         self.stats = Stats()
-        self._new_camera = {} if model is None else {"model": check_name("model", model)}
         self._limits = ImageLimits(
             self.settings.image_max_bytes, self.settings.image_max_pixels, self.settings.image_max_side
         )
@@ -120,12 +92,8 @@ class Producer:
             raise SettingsError(f"batch_frames {batch_frames} is not between 1 and message_max_frames ({most})")
         self._encode = encode
         self._deadline = deadline
-        self._retry_for_s = retry_for_s
         self._connect_for_s = connect_for_s
         self._clock: Clock = clock or SystemClock()
-        draw = random or random_module.Random()
-        self._busy_backoff = Backoff(BUSY_FIRST_S, BUSY_CAP_S, draw)
-        self._outage_backoff = Backoff(OUTAGE_FIRST_S, OUTAGE_CAP_S, draw)
         self._client = None if door is not None else _client(self.settings)
         self._door: Door = door or Admission(
             self._client,
@@ -136,10 +104,19 @@ class Producer:
         )
         self._lock = threading.RLock()
         self._closing = threading.Event()
-        self._epoch = 0
+        self._delivery = Delivery(
+            self._door,
+            new_camera={} if model is None else {"model": check_name("model", model)},
+            full=self.settings.full_policy,
+            block_timeout_s=self.settings.block_timeout_s,
+            retry_for_s=retry_for_s,
+            stats=self.stats,
+            clock=self._clock,
+            random=random or random_module.Random(),
+            closing=self._closing,
+        )
         self._next = 0
-        self._pending: _Message | None = None
-        self._over: BrokerError | None = None
+        self._over: Fenced | None = None
         self._untold_drops = 0
         self._told_at_s = self._clock.monotonic_s()
         self._pid = 0
@@ -148,7 +125,7 @@ class Producer:
     @property
     def epoch(self) -> int:
         """The camera's epoch that this producer holds; 0 before `start`."""
-        return self._epoch
+        return self._delivery.epoch
 
     def start(self) -> Producer:
         """Take the camera: begin a new epoch, which fences off every older producer of this camera.
@@ -156,21 +133,10 @@ class Producer:
         Raises BrokerUnavailable where Redis cannot be reached within `connect_for_s`.
         """
         with self._lock:
-            if self._epoch:
-                return self
-            began_s = self._clock.monotonic_s()
-            while True:
-                try:
-                    self._epoch = self._door.open(self._new_camera)
-                except BrokerUnavailable:
-                    if self._clock.monotonic_s() - began_s >= self._connect_for_s or self._closing.is_set():
-                        raise
-                    self._clock.wait(self._outage_backoff.next_s(), self._closing)
-                else:
-                    self._outage_backoff.reset()
-                    self._pid = os.getpid()
-                    _log.info("camera %s: epoch %d begins", self.camera, self._epoch)
-                    return self
+            if not self.epoch:
+                self._delivery.open(self._connect_for_s)
+                self._pid = os.getpid()
+        return self
 
     def close(self) -> None:
         """Send what is still pending once more, tell the ledger of drops, and let go of the connection.
@@ -180,18 +146,21 @@ class Producer:
         self._closing.set()
         with self._lock:
             if self._pid == os.getpid():
-                pending = self._pending
-                if pending is not None:
-                    try:
-                        self._deliver(pending)
-                    except (BrokerError, ContractError) as error:
-                        _log.info("camera %s: closed with a message unsent: %s", self.camera, error)
-                if self._pending is not None:
-                    self.stats.unanswered += len(self._pending.frames)
-                    self._pending = None
-                self._tell_drops(at_once=True)
+                self._finish()
             if self._client is not None:
                 self._client.close()
+
+    def _finish(self) -> None:
+        pending = self._delivery.pending
+        if pending is not None:
+            try:
+                self._deliver(pending)
+            except BrokerError as error:
+                _log.info("camera %s: closed with a message unsent: %s", self.camera, error)
+        if self._delivery.pending is not None:
+            self.stats.unanswered += len(self._delivery.pending.frames)
+            self._delivery.pending = None
+        self._tell_drops(at_once=True)
 
     def __enter__(self) -> Producer:
         return self.start()
@@ -247,7 +216,8 @@ class Producer:
         """
         with self._lock:
             self._check_alive()
-            return None if self._pending is None else self._deliver(self._pending)
+            pending = self._delivery.pending
+            return None if pending is None else self._deliver(pending)
 
     def note_dropped(self, frames: int) -> None:
         """Count frames that the caller dropped before sending them, here and in the line's ledger."""
@@ -298,134 +268,21 @@ class Producer:
         return batches
 
     def _send(self, frames: list[Frame]) -> Receipt:
-        message = _Message(self.camera, self._epoch, self._next, frames)
+        message = Message(self.camera, self.epoch, self._next, frames)
         self._next += len(frames)
         self.stats.offered += len(frames)
-        self._pending = message
         return self._deliver(message)
 
-    def _deliver(self, message: _Message) -> Receipt:
-        """Send a message until it is answered. What raises anything but BrokerUnavailable has given it up."""
-        busy_since_s: float | None = None
-        while True:
-            try:
-                answer = self._ask(message)
-            except BrokerUnavailable:
-                raise
-            except BrokerError:
-                self._give_up(message)
-                raise
-            if answer.status in (Answered.ADMITTED, Answered.DUPLICATE):
-                return self._admitted(message, answer)
-            if answer.status is Answered.FENCED:
-                self._give_up(message)
-                self._over = Fenced(
-                    f"camera {self.camera} of line {self.settings.line} was taken by another producer (it holds epoch "
-                    f"{answer.epoch}, this one {message.epoch}): run one producer a camera, or give this camera "
-                    "another name"
-                )
-                raise self._over
-            if answer.status is Answered.UNKNOWN_EPOCH:
-                self._reopen(message)
-                continue
-            self.stats.busy += 1
-            if self.settings.full_policy == "drop":
-                return self._dropped(message, answer.why)
-            now_s = self._clock.monotonic_s()
-            busy_since_s = now_s if busy_since_s is None else busy_since_s
-            limit_s = self.settings.block_timeout_s
-            if self._closing.is_set() or (limit_s is not None and now_s - busy_since_s >= limit_s):
-                self._give_up(message)
-                raise Backlogged(
-                    f"camera {self.camera} was busy for {now_s - busy_since_s:.1f} s (the budget of the {answer.why} "
-                    "is full): its frames come faster than the workers judge them"
-                )
-            wait_s = self._busy_backoff.next_s()
-            if limit_s is not None:
-                wait_s = min(wait_s, max(0.0, busy_since_s + limit_s - now_s))
-            self._clock.wait(wait_s, self._closing)
-
-    def _ask(self, message: _Message) -> Answer:
-        """One answer, through however many outages. Raises BrokerUnavailable past `retry_for_s`."""
-        down_since_s: float | None = None
-        while True:
-            self.stats.retries += message.attempts > 0
-            message.attempts += 1
-            try:
-                answer = self._door.admit(message.request)
-            except BrokerUnavailable as error:
-                message.unanswered += 1
-                now_s = self._clock.monotonic_s()
-                if down_since_s is None:
-                    down_since_s = now_s
-                    _log.warning("camera %s: Redis is away, its frames wait: %s", self.camera, error)
-                if self._closing.is_set() or (
-                    self._retry_for_s is not None and now_s - down_since_s >= self._retry_for_s
-                ):
-                    raise BrokerUnavailable(
-                        f"{error}; {len(message.frames)} frame(s) of camera {self.camera} wait for an answer and go "
-                        "first when Redis is back: do not send them again"
-                    ) from None
-                self._clock.wait(self._outage_backoff.next_s(), self._closing)
-                continue
-            except BrokerError as error:
-                if "OOM" not in str(error):
-                    raise
-                answer = Answer(Answered.BUSY, why="memory")
-            if down_since_s is not None:
-                self.stats.reconnects += 1
-                _log.warning("camera %s: Redis is back after %.1f s", self.camera, self._since(down_since_s))
-            self._outage_backoff.reset()
-            return answer
-
-    def _since(self, then_s: float) -> float:
-        return self._clock.monotonic_s() - then_s
-
-    def _admitted(self, message: _Message, answer: Answer) -> Receipt:
-        if answer.status is Answered.DUPLICATE:
-            if not message.unanswered:
-                self._give_up(message)
-                raise BrokerError(
-                    f"frame {message.ids[0]} was admitted before this producer sent it: two programs share one epoch "
-                    "of the camera"
-                )
-            self.stats.duplicates += 1
-        self._pending = None
-        self._busy_backoff.reset()
-        self.stats.admitted += len(message.frames)
-        self.stats.messages += 1
-        self.stats.bytes += len(message.request.payload)
+    def _deliver(self, message: Message) -> Receipt:
+        try:
+            receipt = self._delivery.deliver(message)
+        except Fenced as error:
+            self._over = error
+            raise
+        if receipt.status is Status.DROPPED:
+            self._untold_drops += len(receipt.ids)
         self._tell_drops()
-        return Receipt(message.ids, Status.ADMITTED, answer.entry_id, message.attempts)
-
-    def _dropped(self, message: _Message, why: str) -> Receipt:
-        self._pending = None
-        self.stats.dropped += len(message.frames)
-        self._untold_drops += len(message.frames)
-        self._tell_drops()
-        return Receipt(message.ids, Status.DROPPED, attempts=message.attempts, why=why)
-
-    def _give_up(self, message: _Message) -> None:
-        self._pending = None
-        self.stats.refused += len(message.frames)
-
-    def _reopen(self, message: _Message) -> None:
-        """Redis has forgotten our epoch (it lost data), and with it every frame of it: go on in a new one.
-
-        The new epoch must be beyond ours, or verdicts of other frames that were read long ago would have our ids.
-        """
-        epoch = 0
-        while epoch <= message.epoch:
-            epoch = self._door.open(self._new_camera)
-        _log.warning(
-            "camera %s: Redis had forgotten epoch %d, going on as epoch %d: frames that it had admitted may be lost",
-            self.camera,
-            message.epoch,
-            epoch,
-        )
-        self._epoch = epoch
-        self.stats.reopened += 1
-        message.move_to(epoch)
+        return receipt
 
     def _tell_drops(self, *, at_once: bool = False) -> None:
         now_s = self._clock.monotonic_s()
@@ -440,42 +297,12 @@ class Producer:
             self._untold_drops = 0
 
 
-class _Message:
-    """One message with its identity, for as long as it has no answer."""
-
-    def __init__(self, camera: str, epoch: int, first: int, frames: list[Frame]) -> None:
-        self.camera = camera
-        self.frames = frames
-        self.attempts = 0
-        self.unanswered = 0
-        deadlines = [frame.deadline_us for frame in frames if frame.deadline_us is not None]
-        self.request = Request(
-            epoch, first, len(frames), encode_batch(camera, epoch, first, frames), min(deadlines, default=0)
-        )
-
-    @property
-    def epoch(self) -> int:
-        return self.request.epoch
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        first = self.request.first_sequence
-        return tuple(frame_id(self.camera, self.epoch, first + index) for index in range(len(self.frames)))
-
-    def move_to(self, epoch: int) -> None:
-        """Into another epoch, with the same sequence numbers."""
-        first = self.request.first_sequence
-        payload = encode_batch(self.camera, epoch, first, self.frames)
-        self.request = replace(self.request, epoch=epoch, payload=payload)
-        self.unanswered = 0
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _said(settings: Settings | None) -> dict[str, Any]:
-    return {} if settings is None else settings.model_dump()
+def _settings(settings: Settings | None, options: dict[str, Any]) -> Settings:
+    """The settings with what was named beside them; of the environment where there are none."""
+    if settings is None:
+        return Settings.load(**options)
+    given = {name: value for name, value in options.items() if value is not None}
+    return Settings.load({}, **settings.model_dump() | given) if given else settings
 
 
 def _client(settings: Settings) -> Any:

@@ -164,7 +164,7 @@ def test_who_lost_the_camera_is_told_in_one_line(line: Line) -> None:
     out, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "frames admitted" in out
-    assert err.startswith("gaussline produce: camera cam1 of line line1 was taken by another producer")
+    assert err.startswith("gaussline produce: camera cam1 was taken by another producer")
     assert err.count("\n") == 1
 
 
