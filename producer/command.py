@@ -38,25 +38,11 @@ from gaussline.producer.sources.folder import Folder
 from gaussline.producer.sources.rate import Pace
 from gaussline.producer.sources.synthetic import SyntheticParts
 from gaussline.producer.sources.video import Video, is_video
-from gaussline.worker.errors import BrokerError, BrokerUnavailable, GausslineError, SettingsError
+from gaussline.worker.contract.keys import check_name
+from gaussline.worker.errors import BrokerUnavailable, ContractError, GausslineError, SettingsError
 from gaussline.worker.settings import Settings
 
-EXIT_FAILED = 1
-EXIT_MISUSED = 2
 SYNTHETIC = "synthetic"
-
-EPILOG = """Examples:
-
-  gaussline produce --camera cam1 pictures/ --rate 5 --loop
-
-  gaussline produce --camera cam1 /dev/video0 --video-option video_size=1280x720 --policy drop
-
-  gaussline produce --camera cam1 rtsp://user:password@10.0.0.7/stream --rate 2 --policy drop
-
-  gaussline produce --camera cam1 synthetic --defect-share 0.2 --limit 1000 --part-id '{label}-{n:06d}'
-
-An endless run (a camera, --loop, synthetic without --limit) is ended by Ctrl-C and exits with 0; a run that Ctrl-C cuts
-short exits with 130. Anything that goes wrong is one line on stderr, and 1 (the line) or 2 (the call)."""
 
 
 class StoppableClock(SystemClock):
@@ -175,58 +161,65 @@ def produce(
 ) -> None:
     """Send the frames of one camera to a line.
 
-    Every frame is admitted exactly once, through outages of Redis too, and will get exactly one verdict. One producer
-    runs for a camera: a second one takes the camera over, and the first one stops and says so.
+    Every frame is admitted exactly once, through outages of Redis too, and
+    gets exactly one verdict. One producer runs for a camera: a second one
+    takes the camera over, and the first one stops and says so.
+
+    \b
+    Examples:
+      gaussline produce --camera cam1 pictures/ --rate 5 --loop
+      gaussline produce --camera cam1 /dev/video0 --video-option framerate=10
+      gaussline produce --camera cam1 rtsp://user:password@10.0.0.7/1 --policy drop
+      gaussline produce --camera cam1 synthetic --limit 1000 --part-id '{label}-{n:06d}'
+
+    An endless run (a camera, --loop, synthetic without --limit) is ended by
+    Ctrl-C and exits with 0; a run that Ctrl-C cuts short exits with 130.
     """
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    settings = Settings.load(redis_url=redis_url, line=line, full_policy=policy, block_timeout_s=block_timeout)
     try:
-        settings = Settings.load(redis_url=redis_url, line=line, full_policy=policy, block_timeout_s=block_timeout)
-        if encode not in ("raw", "png", "jpeg"):
-            raise SettingsError(f"--encode {encode}: there are raw, png and jpeg")
-        options = dict(_option(text) for text in video_option or [])
-        shots, total, live = _open(source, loop, shuffle, seed, recursive, size, defect_share, options)
-        total = limit if total is None else total if limit is None else min(limit, total)
-        pattern = None if part_id is None else PartPattern(part_id, camera)
-        pace = None if rate is None else Pace(rate)
-        clock = StoppableClock()
-        producer = Producer(
-            camera,
-            settings=settings,
-            model=model,
-            encode=cast(Literal["raw", "png", "jpeg"], encode),
-            deadline=None if deadline_ms is None else timedelta(milliseconds=deadline_ms),
-            batch_frames=batch,
-            connect_for_s=connect_for,
-            clock=clock,
-        )
-        # On a schedule, or from a camera, frames come whether or not there is room; from a folder they can wait.
-        drop = settings.full_policy == "drop"
-        reader = Reader(
-            shots, pace=pace, depth=max(4, 2 * batch), live=live or (drop and pace is not None), limit=limit
-        )
-        run = _Run(producer, reader, clock, batch, pattern)
-        began_s = clock.monotonic_s()
-        with _signals(run):
-            failure = _run(run, errors, total, quiet=quiet)
-        seconds = clock.monotonic_s() - began_s
-    except GausslineError as error:
-        raise _exit(errors, error) from None
+        check_name("camera", camera)
+    except ContractError as error:
+        raise SettingsError(f"--camera: {error}") from None
+    if encode not in ("raw", "png", "jpeg"):
+        raise SettingsError(f"--encode {encode}: there are raw, png and jpeg")
+    options = dict(_option(text) for text in video_option or [])
+    shots, total, live = _open(source, loop, shuffle, seed, recursive, size, defect_share, options)
+    total = limit if total is None else total if limit is None else min(limit, total)
+    pattern = None if part_id is None else PartPattern(part_id, camera)
+    pace = None if rate is None else Pace(rate)
+    clock = StoppableClock()
+    producer = Producer(
+        camera,
+        settings=settings,
+        model=model,
+        encode=cast(Literal["raw", "png", "jpeg"], encode),
+        deadline=None if deadline_ms is None else timedelta(milliseconds=deadline_ms),
+        batch_frames=batch,
+        connect_for_s=connect_for,
+        clock=clock,
+    )
+    # On a schedule, or from a camera, frames come whether or not there is room; from a folder they can wait.
+    drop = settings.full_policy == "drop"
+    reader = Reader(shots, pace=pace, depth=max(4, 2 * batch), live=live or (drop and pace is not None), limit=limit)
+    run = _Run(producer, reader, clock, batch, pattern)
+    began_s = clock.monotonic_s()
+    with _signals(run):
+        failure = _run(run, errors, total, quiet=quiet)
+    seconds = clock.monotonic_s() - began_s
     _say(run, settings, seconds, total, as_json=as_json)
     if failure is not None:
-        raise _exit(errors, failure)
+        raise failure
     if run.signal and total is not None and run.sent < total:
         raise typer.Exit(128 + run.signal)
 
 
-def _exit(errors: Console, error: GausslineError) -> typer.Exit:
-    hint = " (start Redis, or name another with --redis-url)" if isinstance(error, BrokerUnavailable) else ""
-    errors.print(f"gaussline produce: {error}{hint}", style="red", markup=False)
-    return typer.Exit(EXIT_FAILED if isinstance(error, BrokerError) else EXIT_MISUSED)
-
-
 def _run(run: _Run, errors: Console, total: int | None, *, quiet: bool) -> GausslineError | None:
     """Run to the end. What goes wrong before the first frame is raised, later it is answered beside the summary."""
-    run.producer.start()
+    try:
+        run.producer.start()
+    except BrokerUnavailable as error:
+        raise BrokerUnavailable(f"{error}; start Redis, or name another with --redis-url") from None
     warnings = _ToConsole(errors)
     log = logging.getLogger("gaussline.producer")
     log.addHandler(warnings)

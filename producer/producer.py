@@ -199,7 +199,8 @@ class Producer:
     def send_many(self, shots: Iterable[Shot | object]) -> list[Receipt]:
         """Send frames, as many in one message as the limits allow; one receipt a message. Raises like `send`.
 
-        A message is admitted, judged and settled as a whole. Every image is looked at before the first is sent.
+        A message is admitted, judged and settled as a whole. Every image is looked at before the first is sent. Where
+        the frames take several messages and one fails, those before it are in.
         """
         with self._lock:
             self._check_alive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,28 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from gaussline.producer.command import EPILOG, produce
+from gaussline.producer.command import produce
 from gaussline.producer.sources.synthetic import SyntheticParts, write_folder
+from gaussline.worker.commands.main import main
 from tests.producer.line import Line
 from tests.support.proxy import Proxy
 
-PROGRAM = """
-import typer
-from gaussline.producer.command import EPILOG, produce
-app = typer.Typer()
-app.command("produce", epilog=EPILOG)(produce)
-app()
-"""
+PROGRAM = "from gaussline.worker.commands.main import main; main()"
 
 
 def start(line: Line | None, *words: str | Path) -> subprocess.Popen[str]:
     """The command, its Redis named by the environment."""
     url = "redis://127.0.0.1:1/0" if line is None else line.server.url
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *map(str, words)],
+        [sys.executable, "-c", PROGRAM, "produce", *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -135,7 +129,7 @@ def test_a_signal_ends_it_cleanly(line: Line, words: list[str], status: int, sig
 def test_a_signal_ends_a_wait_on_a_full_backlog(line: Line) -> None:
     environment = {"GAUSSLINE_CAMERA_BUDGET_BYTES": "20000", "GAUSSLINE_MESSAGE_MAX_BYTES": "20000"}
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "-c", "cam1", "synthetic", "--size", "64", "--json"],
+        [sys.executable, "-c", PROGRAM, "produce", "-c", "cam1", "synthetic", "--size", "64", "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -164,50 +158,67 @@ def test_who_lost_the_camera_is_told_in_one_line(line: Line) -> None:
     out, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "frames admitted" in out
-    assert err.startswith("gaussline produce: camera cam1 was taken by another producer")
+    assert err.startswith("gaussline: camera cam1 was taken by another producer")
     assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["-c", "cam1", "synthetic", "--limit", "1"], 1, "Redis cannot be reached"),
+        (["-c", "cam1", "synthetic", "--limit", "1"], 3, "cannot be reached"),
         (["-c", "cam1", "/no/such/folder"], 2, "nothing of this name"),
-        (["-c", "a b", "synthetic"], 2, "camera name 'a b' is not allowed"),
+        (["-c", "a b", "synthetic"], 2, "--camera: camera name 'a b' is not allowed"),
         (["-c", "cam1", "synthetic", "--policy", "wait"], 2, "GAUSSLINE_FULL_POLICY"),
         (["-c", "cam1", "synthetic", "--part-id", "{x}"], 2, "there are {n}"),
         (["-c", "cam1", "synthetic", "--rate", "0"], 2, "a rate of 0.0"),
         (["-c", "cam1", "synthetic", "--encode", "gif"], 2, "raw, png and jpeg"),
         (["-c", "cam1", "synthetic", "--redis-url", "http://x"], 2, "is no Redis URL"),
         (["-c", "cam1", "synthetic", "--size", "8"], 2, "not between 32 and 2048"),
-        (["-c", "cam1", "/dev/video99"], 2, "/dev/video99"),
-        (["-c", "cam1", "/dev/video0", "--video-option", "x"], 2, "name=value"),
+        (["-c", "cam1", "/dev/video99"], 2, "there is no camera /dev/video99"),
+        (["-c", "cam1", "synthetic", "--video-option", "x"], 2, "name=value"),
         (["-c", "cam1", "synthetic", "--batch", "1000"], 2, "message_max_frames"),
     ],
 )
-def test_an_expected_mistake_is_one_line(words: list[str], status: int, said: str) -> None:
-    app = typer.Typer()
-    app.command()(produce)
-    told = CliRunner(env={"GAUSSLINE_REDIS_URL": "redis://127.0.0.1:1/0", "NO_COLOR": "1"}).invoke(app, words)
-    assert (told.exit_code, told.stdout) == (status, "")
-    assert told.stderr.startswith("gaussline produce: ")
-    assert said in told.stderr
-    assert told.stderr.count("\n") == 1
+def test_an_expected_mistake_is_one_line(
+    words: list[str],
+    status: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GAUSSLINE_REDIS_URL", "redis://127.0.0.1:1/0")
+    with pytest.raises(SystemExit) as told:
+        main(["produce", *words])
+    out, err = capsys.readouterr()
+    assert (told.value.code, out) == (status, "")
+    assert err.startswith("gaussline: ")
+    assert said in err
+    assert err.count("\n") == 1
 
 
 def test_a_mistake_is_one_line_for_a_user_too() -> None:
     status, out, err = run(None, "-c", "cam1", "synthetic")
-    assert (status, out) == (1, "")
-    assert err.startswith("gaussline produce: open_camera: Redis cannot be reached")
+    assert (status, out) == (3, "")
+    assert err.startswith("gaussline: open_camera: Redis cannot be reached")
+    assert err.endswith("start Redis, or name another with --redis-url\n")
     assert err.count("\n") == 1
 
 
 def test_the_help_teaches_by_examples() -> None:
     status, out, _ = run(None, "--help")
     assert status == 0
-    for command in [one.strip() for one in EPILOG.splitlines() if one.startswith("  gaussline")]:
-        assert command in out
     assert "(default: block)" in out
+    examples = [one.strip() for one in (produce.__doc__ or "").splitlines() if one.strip().startswith("gaussline ")]
+    assert len(examples) == 4
+    for example in examples:
+        assert example in out
+        assert main_accepts(example), example
+
+
+def main_accepts(example: str) -> bool:
+    """Whether every option of an example is one that the command knows."""
+    known = {word for row in run(None, "--help")[1].splitlines() for word in row.split() if word.startswith("--")}
+    return {word for word in shlex.split(example) if word.startswith("--")} <= known
 
 
 def test_an_outage_is_sat_out_and_told(line: Line, proxy: Proxy) -> None:

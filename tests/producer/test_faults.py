@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 import pytest
 
@@ -123,6 +124,36 @@ def test_a_frame_without_an_answer_goes_first_when_redis_is_back(line: Line, pro
         assert producer.send(JPEG, part_id="second").id == "cam1:1:1"
     assert [frame.part for frame in line.admitted().values()] == ["first", "second"]
     assert (producer.stats.admitted, producer.stats.unanswered, producer.stats.duplicates) == (2, 0, int(lost))
+
+
+@pytest.mark.parametrize("full", ["block", "drop"])
+def test_a_full_memory_hides_no_admitted_frame(line: Line, proxy: Proxy, full: Literal["block", "drop"]) -> None:
+    """The answer is lost and the memory fills up: Redis refuses the script, but the frame may be in, and it is."""
+    clock = HandClock()
+    memory = line.client.info("memory")["used_memory"]
+    loses = iter([True])
+
+    def lose_and_fill() -> bool:
+        if next(loses, False):
+            line.client.config_set("maxmemory", memory // 2)
+            return True
+        return False
+
+    def free_later() -> None:
+        if len(clock.waits) == 9:
+            line.client.config_set("maxmemory", 0)
+
+    clock.on_wait = free_later
+    with Producer("cam1", redis_url=proxy.url, full=full, clock=clock, random=Random(1)) as producer:
+        producer.send(JPEG)
+        proxy.lose_reply = lose_and_fill
+        try:
+            receipt = producer.send(JPEG)
+        finally:
+            line.client.config_set("maxmemory", 0)
+        assert receipt.admitted
+        assert (producer.stats.duplicates, producer.stats.dropped) == (1, 0)
+    assert list(line.admitted()) == ["cam1:1:0", "cam1:1:1"]
 
 
 def test_closing_in_an_outage_tells_what_is_not_known(line: Line, proxy: Proxy) -> None:
