@@ -18,7 +18,7 @@ from gaussline.worker.errors import (
     SourceError,
 )
 
-_COMMANDS = {
+COMMANDS = {
     "demo": ("gaussline.worker.commands.demo", "demo", "A whole line on this machine: the quickest look."),
     "fit": ("gaussline.worker.commands.fit", "fit", "Fit a model on normal frames and publish it."),
     "evaluate": ("gaussline.worker.commands.evaluate", "evaluate", "AUROC of a folder with known defects."),
@@ -43,12 +43,12 @@ class _Lazy(TyperGroup):
     """Knows its commands by name, and imports one when it is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return None
-        module, attribute, _ = _COMMANDS[cmd_name]
+        module, attribute, _ = COMMANDS[cmd_name]
         found = getattr(importlib.import_module(module), attribute)
         if isinstance(found, typer.Typer):
             command = typer.main.get_command(found)
@@ -61,7 +61,7 @@ class _Lazy(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
 
 app = typer.Typer(

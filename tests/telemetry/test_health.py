@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+import logging
+import socket
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from gaussline.worker.errors import SettingsError
+from gaussline.worker.telemetry.health import Health, HealthServer
+from gaussline.worker.telemetry.logs import STORM_S, LogObserver, configure
+
+
+class Clock:
+    """Time that a test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_stage_that_does_not_turn_is_stuck() -> None:
+    clock = Clock()
+    health = Health(clock, stale_s=30.0)
+    health.turned("waiting")
+    health.turned("intake")
+    health.turned("compute")
+    clock.now_s += 29.0
+    health.turned("compute")
+    assert health.stuck() == {}
+    clock.now_s += 2.0
+    assert health.stuck() == {"intake": 31.0}
+    health.turned("intake")
+    assert health.stuck() == {}
+
+
+def test_a_port_that_is_taken_is_said_plainly() -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"http_port {port}"):
+            HealthServer("127.0.0.1", port, CollectorRegistry(), Health(), tuple)
+
+
+def logged(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_a_storm_of_one_event_is_limited_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    observer = LogObserver(configure("info", "json"), "w", clock)
+    for _ in range(1000):
+        observer.trouble("intake", ConnectionError("gone"))
+    observer.trouble("settle", ConnectionError("gone"))
+    assert [line["stage"] for line in logged(capsys)] == ["intake", "settle"]
+    clock.now_s += STORM_S
+    observer.trouble("intake", ConnectionError("gone"))
+    (line,) = logged(capsys)
+    assert line["left_out"] == 999
+
+
+def test_a_surprise_carries_its_traceback_and_secrets_do_not_appear(capsys: pytest.CaptureFixture[str]) -> None:
+    observer = LogObserver(configure("info", "json"), "w")
+    try:
+        raise ValueError("redis://user:hunter2@host/0 went away")
+    except ValueError as error:
+        observer.surprise("compute", error)
+    captured = capsys.readouterr().err
+    assert "hunter2" not in captured
+    line = json.loads(captured)
+    assert "ValueError" in line["traceback"]
+    assert line["said"] == "redis://***@host/0 went away"
+
+
+def test_text_form_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    LogObserver(configure("info", "text"), "w").model_loaded("default", 3, "ab" * 32, 0.25)
+    text = capsys.readouterr().err
+    assert "model loaded" in text
+    assert "version=3" in text
+    logging.getLogger("gaussline").handlers.clear()

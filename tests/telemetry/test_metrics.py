@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry
+
+from gaussline.worker.contract.verdict import Decision, Reason, Verdict
+from gaussline.worker.telemetry.metrics import MAX_CAMERAS, Metrics
+
+
+def verdict(camera: str = "cam1", decision: Decision = Decision.PASS, reason: Reason | None = None) -> Verdict:
+    return Verdict(
+        f"{camera}:1:0", "l", camera, 1, 0, decision, "w", admitted_us=1_000_000, captured_us=500_000, reason=reason
+    )
+
+
+def test_verdicts_are_counted_by_camera_decision_and_reason() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, "l", "w")
+    metrics.settled(
+        [verdict(), verdict(), verdict(decision=Decision.NOT_JUDGED, reason=Reason.EXPIRED)], 0.002, 1_040_000
+    )
+
+    def frames(decision: str, reason: str) -> float | None:
+        labels = {"line": "l", "camera": "cam1", "decision": decision, "reason": reason}
+        return registry.get_sample_value("gaussline_frames_total", labels)
+
+    assert frames("pass", "") == 2
+    assert frames("not_judged", "expired") == 1
+    assert registry.get_sample_value("gaussline_admission_to_verdict_seconds_sum", {"line": "l"}) == 3 * 0.04
+    assert registry.get_sample_value("gaussline_capture_to_verdict_seconds_count", {"line": "l"}) == 3
+    bucket = {"line": "l", "le": "0.05"}
+    assert registry.get_sample_value("gaussline_admission_to_verdict_seconds_bucket", bucket) == 3
+
+
+def test_hostile_camera_names_do_not_make_labels_without_end() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, "l", "w")
+    metrics.settled([verdict(f"c{number}") for number in range(MAX_CAMERAS + 100)], 0.0, 2_000_000)
+    cameras = {
+        sample.labels["camera"]
+        for metric in registry.collect()
+        for sample in metric.samples
+        if sample.name == "gaussline_frames_total"
+    }
+    assert len(cameras) == MAX_CAMERAS + 1
+    labels = {"line": "l", "camera": "other", "decision": "pass", "reason": ""}
+    assert registry.get_sample_value("gaussline_frames_total", labels) == 100
+
+
+def test_only_the_version_in_use_has_a_sample() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, "l", "w")
+    metrics.model_loaded("default", 1, "0" * 64, 0.1)
+    metrics.model_loaded("default", 2, "1" * 64, 0.1)
+
+    def version(number: str) -> float | None:
+        labels = {"line": "l", "worker": "w", "model": "default", "version": number}
+        return registry.get_sample_value("gaussline_model_version_info", labels)
+
+    assert version("1") is None
+    assert version("2") == 1
+
+
+def test_every_metric_is_in_base_units() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry, "l", "w")
+    for metric in registry.collect():
+        assert metric.name.startswith("gaussline_")
+        assert not metric.name.endswith(("_ms", "_milliseconds", "_mb", "_kb"))
+        if metric.type == "histogram":
+            assert metric.name.endswith(("_seconds", "_frames")), metric.name
