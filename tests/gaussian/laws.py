@@ -247,6 +247,15 @@ def scatter_is_symmetric(kind: type[Moments], x: Array, rng: np.random.Generator
     assert float(np.linalg.eigvalsh(held.scatter)[0]) >= -1e-10 * trace
 
 
+def constants_do_not_vary(kind: type[Moments], x: Array, rng: np.random.Generator) -> None:
+    """A channel that never changes has a scatter of exactly zero, however its value rounds."""
+    x = np.concatenate([x, np.full((len(x), 1), 0.1), np.full((len(x), 1), -1.1e7)], axis=1)
+    held = of(kind, cut(x, rng), x.shape[1])
+    assert (held.mean[-2:] == x[0, -2:]).all()
+    assert not held.scatter[-2:].any()
+    assert not held.scatter[:, -2:].any()
+
+
 LAWS: tuple[Law, ...] = (
     batch_is_direct,
     loop_is_batch,
@@ -265,4 +274,5 @@ LAWS: tuple[Law, ...] = (
     same_cuts_same_bits,
     memory_is_bounded,
     scatter_is_symmetric,
+    constants_do_not_vary,
 )

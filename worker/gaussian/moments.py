@@ -90,7 +90,8 @@ class Moments:
         batch = cls(samples.shape[1])
         batch.count = len(samples)
         batch.weight = batch.weight_sq = float(len(samples))
-        batch.mean = samples.mean(axis=0)
+        # Seen from the first sample, a channel that never changes has a mean without rounding and a scatter of zero.
+        batch.mean = samples[0] + (samples - samples[0]).mean(axis=0)
         y = samples - batch.mean
         norm_sq = np.einsum("ij,ij->i", y, y)
         batch.scatter = y.T @ y
