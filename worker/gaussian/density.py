@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
 
 from gaussline.worker.errors import FitError
-from gaussline.worker.gaussian.covariance import Covariance, Estimator, estimate
+from gaussline.worker.gaussian.covariance import SINGULAR_CONDITION, Covariance, Estimator, estimate
 from gaussline.worker.gaussian.moments import Moments
 
 Array = NDArray[np.float64]
@@ -61,8 +62,8 @@ class Gaussian:
     def whiten(self, samples: ArrayLike) -> Array:
         """(n, d) features as (n, k) whitened residuals, float64."""
         x = np.asarray(samples, np.float64)
-        if x.shape[-1] != self.dimension:
-            raise FitError(f"features have width {x.shape[-1]}, the Gaussian has {self.dimension}")
+        if x.ndim not in (1, 2) or x.shape[-1] != self.dimension:
+            raise FitError(f"features have shape {x.shape}, the Gaussian has {self.dimension} dimensions")
         white: Array = (x - self.mean) @ self.whitening.T
         return white
 
@@ -93,16 +94,30 @@ class Gaussian:
 
     @classmethod
     def restore(cls, arrays: Mapping[str, NDArray[Any]], described: Mapping[str, Any]) -> Gaussian:
-        """From `to_arrays` and `describe`. Raises FitError where they do not fit each other."""
-        mean, whitening = np.asarray(arrays["mean"], np.float64), np.asarray(arrays["whitening"], np.float64)
-        if mean.ndim != 1 or whitening.ndim != 2 or whitening.shape[1] != mean.size:
+        """From `to_arrays` and `describe`. Raises FitError where they are missing, do not fit or make no sense."""
+        try:
+            mean, whitening = np.asarray(arrays["mean"], np.float64), np.asarray(arrays["whitening"], np.float64)
+            gaussian = cls(
+                mean,
+                whitening,
+                float(described["count"]),
+                float(described["shrinkage"]),
+                float(described["condition"]),
+                Estimator(described["estimator"]).value,
+                Projection(described["projection"]).value,
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise FitError(f"stored arrays are no Gaussian: {type(error).__name__}: {error}") from None
+        if mean.ndim != 1 or whitening.ndim != 2 or not 1 <= len(whitening) <= mean.size == whitening.shape[1]:
             raise FitError(f"mean {mean.shape} and whitening {whitening.shape} do not fit each other")
         if not (np.isfinite(mean).all() and np.isfinite(whitening).all()):
             raise FitError("a Gaussian holds NaN or infinite values")
-        return cls(mean, whitening, **{name: described[name] for name in _DESCRIBED})
-
-
-_DESCRIBED = ("count", "shrinkage", "condition", "estimator", "projection")
+        if not (0.0 < gaussian.count < math.inf and 0.0 <= gaussian.shrinkage <= 1.0 <= gaussian.condition < math.inf):
+            raise FitError(
+                f"a Gaussian of {gaussian.count} frames has a shrinkage of {gaussian.shrinkage} and a condition number "
+                f"of {gaussian.condition}"
+            )
+        return gaussian
 
 
 def fit_gaussian(
@@ -114,6 +129,8 @@ def fit_gaussian(
     """Fit one level. `variance` is the fraction of variance at which PCA or NPCA cuts. Raises FitError."""
     if projection is Projection.NONE:
         return from_covariance(moments.mean.copy(), estimate(moments, estimator))
+    if moments.count == 0:
+        raise FitError("no frames to fit on")
     if projection is Projection.L2:
         return _diagonal(moments, np.ones(moments.dimension), projection)
     if projection is Projection.STANDARDISED:
@@ -125,26 +142,31 @@ def from_covariance(mean: Array, covariance: Covariance) -> Gaussian:
     """Factor a covariance: Σ = LLᵀ, W = L⁻¹ by a triangular solve.
 
     Never a pseudo-inverse: the low-variance directions that it would cut are the ones that carry the signal. Raises
-    FitError where Σ is not positive definite.
+    FitError where Σ is not positive definite, or so nearly singular that its smallest directions are rounding.
     """
     matrix = covariance.matrix
     try:
-        lower = linalg.cholesky(matrix, lower=True, check_finite=True)
+        # Rounding lets a factor of a singular matrix succeed now and then: the spectrum is what decides.
+        eigenvalues = linalg.eigvalsh(matrix, check_finite=True)
+        if eigenvalues[0] * SINGULAR_CONDITION < eigenvalues[-1] or eigenvalues[-1] <= 0.0:
+            raise linalg.LinAlgError(f"eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}")
+        lower = linalg.cholesky(matrix, lower=True)
     except (linalg.LinAlgError, ValueError) as error:
         raise FitError(
             f"the covariance of {matrix.shape[0]} features from {covariance.effective_size:.0f} frames is singular "
-            f"({error}): give more frames, or use ledoit_wolf"
+            f"({error}): give more frames that differ{_OTHERWISE[covariance.estimator]}"
         ) from None
-    whitening = linalg.solve_triangular(lower, np.eye(len(lower)), lower=True)
-    eigenvalues = np.linalg.eigvalsh(matrix)
     return Gaussian(
         mean,
-        whitening,
+        linalg.solve_triangular(lower, np.eye(len(lower)), lower=True),
         covariance.effective_size,
         covariance.shrinkage,
-        float(eigenvalues[-1] / max(eigenvalues[0], np.finfo(float).tiny)),
+        float(eigenvalues[-1] / eigenvalues[0]),
         covariance.estimator.value,
     )
+
+
+_OTHERWISE = {Estimator.LEDOIT_WOLF: "", Estimator.OAS: "", Estimator.EMPIRICAL: ", or use ledoit_wolf"}
 
 
 def _diagonal(moments: Moments, scale: Array, projection: Projection) -> Gaussian:
