@@ -8,12 +8,13 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gaussline.producer.command import produce
+from gaussline.producer.command import StoppableClock, produce
 from gaussline.producer.sources.synthetic import SyntheticParts, write_folder
 from gaussline.worker.commands.main import main
 from tests.producer.line import Line
@@ -142,6 +143,23 @@ def test_a_signal_ends_a_wait_on_a_full_backlog(line: Line) -> None:
     assert (process.returncode, err) == (0, "")
     told = json.loads(out)
     assert (told["admitted"], told["refused"], told["offered"]) == (1, 1, 2)
+
+
+def test_a_signal_ends_a_long_wait_at_once_and_every_later_one() -> None:
+    clock = StoppableClock()
+    clock.wait(0.0)
+    before = signal.signal(signal.SIGALRM, lambda number, frame: clock.stop())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        began_s = clock.monotonic_s()
+        with pytest.raises(KeyboardInterrupt):
+            clock.wait(60.0, threading.Event())
+        with pytest.raises(KeyboardInterrupt):
+            clock.wait(60.0)
+        assert clock.monotonic_s() - began_s < 20.0
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    clock.stop()  # outside a wait it interrupts nothing
 
 
 def test_a_full_backlog_drops_by_policy(line: Line, pictures: Path) -> None:

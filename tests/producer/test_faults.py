@@ -95,12 +95,19 @@ def test_an_outage_is_sat_out_with_jittered_waits(line: Line, proxy: Proxy) -> N
 
         clock.on_wait = mend_after_the_twelfth
         receipt = producer.send(JPEG)
-    assert receipt.attempts == 13
-    ceilings = [min(OUTAGE_CAP_S, 0.05 * 2**attempt) for attempt in range(12)]
-    draw = Random(3)
-    assert clock.waits == [draw.uniform(0, ceiling) for ceiling in ceilings]
-    assert producer.stats.reconnects == 1
-    assert list(line.admitted()) == ["cam1:1:0"]
+        assert receipt.attempts == 13
+        ceilings = [min(OUTAGE_CAP_S, 0.05 * 2**attempt) for attempt in range(12)]
+        draw = Random(3)
+        assert clock.waits == [draw.uniform(0, ceiling) for ceiling in ceilings]
+        # The next outage begins with short waits again.
+        proxy.go_away()
+        clock.waits.clear()
+        clock.on_wait = proxy.come_back
+        producer.send(JPEG)
+        assert len(clock.waits) == 1
+        assert clock.waits[0] <= 0.05
+    assert producer.stats.reconnects == 2
+    assert list(line.admitted()) == ["cam1:1:0", "cam1:1:1"]
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -124,6 +131,23 @@ def test_a_frame_without_an_answer_goes_first_when_redis_is_back(line: Line, pro
         assert producer.send(JPEG, part_id="second").id == "cam1:1:1"
     assert [frame.part for frame in line.admitted().values()] == ["first", "second"]
     assert (producer.stats.admitted, producer.stats.unanswered, producer.stats.duplicates) == (2, 0, int(lost))
+
+
+@pytest.mark.parametrize("back", ["the call", "closing"])
+def test_closing_sends_what_is_pending_once_more(line: Line, proxy: Proxy, back: str) -> None:
+    producer = Producer("cam1", redis_url=proxy.url, clock=HandClock(), retry_for_s=1.0).start()
+    proxy.go_away()
+    with pytest.raises(BrokerUnavailable):
+        producer.send(JPEG)
+    proxy.come_back()
+    if back == "the call":
+        receipt = producer.retry()
+        assert receipt is not None
+        assert receipt.id == "cam1:1:0"
+        assert producer.retry() is None
+    producer.close()
+    assert (producer.stats.admitted, producer.stats.unanswered) == (1, 0)
+    assert list(line.admitted()) == ["cam1:1:0"]
 
 
 @pytest.mark.parametrize("full", ["block", "drop"])
