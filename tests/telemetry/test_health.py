@@ -8,8 +8,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gaussline.worker.errors import SettingsError
-from gaussline.worker.telemetry.health import Health, HealthServer
+from gaussline.worker.telemetry.health import Health
 from gaussline.worker.telemetry.logs import STORM_S, LogObserver, configure
+from gaussline.worker.telemetry.server import HealthServer
 
 
 class Clock:

@@ -10,13 +10,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from gaussline.worker.errors import (
-    BrokerUnavailable,
-    GausslineError,
-    ModelError,
-    SettingsError,
-    SourceError,
-)
+from gaussline.worker.commands.mistakes import INTERRUPTED, tell
+from gaussline.worker.errors import GausslineError
 
 COMMANDS = {
     "demo": ("gaussline.worker.commands.demo", "demo", "A whole line on this machine: the quickest look."),
@@ -96,24 +91,12 @@ def root(
     """Only the options above the commands."""
 
 
-def _code(error: GausslineError) -> int:
-    if isinstance(error, SettingsError | SourceError):
-        return 2
-    if isinstance(error, BrokerUnavailable):
-        return 3
-    if isinstance(error, ModelError):
-        return 4
-    return 1
-
-
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point: expected mistakes become one plain message on standard error and an exit code."""
     try:
         app(arguments, prog_name="gaussline")
     except GausslineError as error:
-        for line in str(error).splitlines():
-            print(f"gaussline: {line}", file=sys.stderr)
-        sys.exit(_code(error))
+        sys.exit(tell(error))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] not in _NEEDS_WORKER:
             raise
@@ -126,7 +109,7 @@ def main(arguments: list[str] | None = None) -> Any:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
-"""Options that commands share, and how a command comes by its connection."""
+"""Options that commands share, and how a command comes by its settings and its connection."""
 
 from __future__ import annotations
 
 import getpass
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 
 import typer
+from pydantic import SecretStr
 
 from gaussline.worker.broker.client import Redis, connect
+from gaussline.worker.errors import SettingsError, SourceError
 from gaussline.worker.settings import Settings
 
 RedisUrl = Annotated[str | None, typer.Option("--redis-url", help="Redis; default GAUSSLINE_REDIS_URL.")]
@@ -27,13 +31,66 @@ class Connection:
     settings: Settings
 
 
+def load_settings(**options: Any) -> Settings:
+    """Settings of the environment and the options, the password of its file put into the URL. Raises SettingsError."""
+    settings = Settings.load(**options)
+    file = settings.redis_password_file
+    if file is None:
+        return settings
+    try:
+        password = file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        said = getattr(error, "strerror", None) or "it is no text"
+        raise SettingsError(f"redis_password_file {file} cannot be read: {said}") from None
+    url = with_password(settings.redis_url.get_secret_value(), password)
+    return settings.model_copy(update={"redis_url": SecretStr(url)})
+
+
+def with_password(url: str, password: str) -> str:
+    """The URL with this password in the place of its own; the user stays."""
+    parts = urlsplit(url)
+    user, _, place = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:{quote(password, safe='')}@{place}"))
+
+
+def secrets_of(settings: Settings) -> tuple[str, ...]:
+    """What must never be written anywhere: passwords, as they stand in the URL and as they are."""
+    parts = urlsplit(settings.redis_url.get_secret_value())
+    words = [parts.password or "", *parse_qs(parts.query).get("password", [])]
+    return tuple({form for word in words if word for form in (word, quote(word, safe=""), unquote(word))})
+
+
 def open_line(redis_url: str | None, line: str | None) -> Connection:
     """Connect to a line. Raises SettingsError."""
-    settings = Settings.load(redis_url=redis_url, line=line)
+    settings = load_settings(redis_url=redis_url, line=line)
     client = connect(settings.redis_url.get_secret_value(), timeout_s=settings.redis_timeout_s)
     return Connection(client, settings.line, settings)
 
 
 def who(by: str) -> str:
-    """The given name, else the login name."""
-    return by or getpass.getuser()
+    """The given name, else the login name, `unknown` where the system knows none (a container's bare number)."""
+    if by:
+        return by
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a whole file or nothing of it. Raises SourceError, saying why not."""
+    spare = path.with_name(f".{path.name}.part")
+    try:
+        spare.write_bytes(data)
+        spare.replace(path)
+    except OSError as error:
+        spare.unlink(missing_ok=True)
+        raise SourceError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def read_file(path: Path) -> bytes:
+    """A whole file. Raises SourceError, saying why not."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -2,96 +2,179 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from signal import Signals
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gaussline.worker.commands.mistakes import tell
+from gaussline.worker.commands.options import Line, RedisUrl, load_settings, secrets_of
+from gaussline.worker.commands.signals import on_signals
+from gaussline.worker.errors import BrokerUnavailable, GausslineError, ModelError
 from gaussline.worker.settings import Settings
+
+if TYPE_CHECKING:
+    from gaussline.worker.engine.host import Host
+
+EPILOG = """Examples:
+
+  gaussline worker --redis-url redis://10.0.0.5:6379/0 --line press4
+
+  gaussline worker --weights mobilenet_v2.pth --http-port 0 --log-format text
+
+  gaussline worker --check
+
+Every setting is an environment variable too (GAUSSLINE_BATCH_WAIT_MS, GAUSSLINE_INTAKE_BYTES, …)."""
+RETRY_S = (0.1, 1.0)
 
 
 def worker(
     weights: Annotated[Path | None, typer.Option(help="Weights file; default GAUSSLINE_WEIGHTS.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of this worker; none makes one.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of this worker; none makes one of host and process.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    http_port: Annotated[
-        int | None, typer.Option(help="Port of /metrics, /healthz, /readyz; 0 takes a free one.")
-    ] = None,
+    http_host: Annotated[str | None, typer.Option(help="Address of /metrics, /healthz, /readyz.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="Port of the same; 0 takes a free one and logs it.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="json or text.")] = None,
-    redis_url: Annotated[str | None, typer.Option(help="Redis; default GAUSSLINE_REDIS_URL.")] = None,
-    line: Annotated[str | None, typer.Option(help="Line; default GAUSSLINE_LINE.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Check settings, Redis and model, and exit.")] = False,
+    connect_for: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for a Redis that is not there yet at the start.")
+    ] = 0.0,
+    redis_url: RedisUrl = None,
+    line: Line = None,
+    check: Annotated[bool, typer.Option("--check", help="Check settings, port, Redis and model, and exit.")] = False,
 ) -> None:
     """Judge frames of all cameras of a line.
 
     Takes the backbone that the promoted model names, waits where there is none, and follows promotions within a second.
-    SIGTERM or Ctrl-C drains (GAUSSLINE_DRAIN_S); a second one quits at once, and loses nothing either.
-
-    Example: gaussline worker --redis-url redis://10.0.0.5:6379/0 --line press4
+    SIGTERM or Ctrl-C drains (GAUSSLINE_DRAIN_S); a second one quits at once, and loses nothing either: what was in hand
+    is claimed by the other workers.
     """
-    from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+    settings = load_settings(
+        weights=weights,
+        worker_name=name,
+        device=device,
+        http_host=http_host,
+        http_port=http_port,
+        log_level=log_level,
+        log_format=log_format,
+        redis_url=redis_url,
+        line=line,
+    )
+    if check:
+        _check(settings)
+    else:
+        _serve(settings, connect_for)
+
+
+def _check(settings: Settings) -> None:
+    """Try everything that a start needs, and say everything that is wrong at once."""
+    from prometheus_client import CollectorRegistry
 
     from gaussline.worker.broker.client import time_us
     from gaussline.worker.broker.registry import Registry
     from gaussline.worker.engine.book import first_model
     from gaussline.worker.engine.host import Host
-    from gaussline.worker.engine.observer import Observers
-    from gaussline.worker.telemetry.health import Health, HealthServer
-    from gaussline.worker.telemetry.logs import LogObserver, configure
-    from gaussline.worker.telemetry.metrics import Metrics
+    from gaussline.worker.telemetry.health import Health
+    from gaussline.worker.telemetry.server import HealthServer
 
-    settings = Settings.load(
-        weights=weights,
-        worker_name=name,
-        device=device,
-        http_port=http_port,
-        log_format=log_format,
-        redis_url=redis_url,
-        line=line,
-    )
-    logger = configure(settings.log_level, settings.log_format)
-    registry = CollectorRegistry()
-    for collector in (ProcessCollector, PlatformCollector, GCCollector):
-        collector(registry=registry)
-    observers: list[object] = []
-    health = Health()
-    host = Host(settings, None)
-    log = LogObserver(logger, host.name)
-    observers += [Metrics(registry, settings.line, host.name), health, log]
-    host.observe(Observers(*observers))  # type: ignore[arg-type]
-    if check:
+    def port() -> str:
+        server = HealthServer(settings.http_host, settings.http_port, CollectorRegistry(), Health(), tuple)
+        server.close()
+        return f"{settings.http_host}:{server.port} is free"
+
+    def line() -> str:
+        host = Host(settings)
         time_us(host.client)
         found = first_model(Registry(host.client, settings.line))
         if found is None:
-            typer.echo(f"line {settings.line}: Redis answers; no model is promoted yet")
-            return
+            return f"line {settings.line}: Redis answers; no model is promoted yet, a worker would wait for one"
         host.open(found[1])
-        typer.echo(
+        reasons = host.readiness().reasons
+        if reasons:
+            raise ModelError("\n".join(reasons))
+        return (
             f"line {settings.line}: Redis answers; {found[0].model} version {found[0].version} runs as {host.runtime}"
         )
-        return
-    server = HealthServer(settings.http_host, settings.http_port, registry, health, lambda: host.readiness().reasons)
 
-    def stop(number: int, frame: object) -> None:
-        if host.stopping:
-            os._exit(128 + number)  # the frames in hand are claimed by the other workers
-        logger.info("draining", extra={"worker": host.name, "signal": signal.Signals(number).name})
+    codes = []
+    for look in (port, line):
+        try:
+            typer.echo(look())
+        except GausslineError as error:
+            codes.append(tell(error))
+    if codes:
+        raise typer.Exit(codes[0])
+
+
+def _serve(settings: Settings, connect_for_s: float) -> None:
+    import prometheus_client as prometheus
+
+    from gaussline.worker.engine.host import Host, worker_name
+    from gaussline.worker.engine.observer import Observers
+    from gaussline.worker.telemetry.health import ANSWER_S, Health, Promptly
+    from gaussline.worker.telemetry.logs import LogObserver, configure
+    from gaussline.worker.telemetry.metrics import Metrics
+    from gaussline.worker.telemetry.server import HealthServer
+
+    name = worker_name(settings)
+    logger = configure(settings.log_level, settings.log_format, secrets=secrets_of(settings))
+    logging.captureWarnings(True)
+    without_created: Callable[[], None] = prometheus.disable_created_metrics
+    without_created()  # they double the series, and nobody asks for them
+    registry = prometheus.CollectorRegistry()
+    for collector in (prometheus.ProcessCollector, prometheus.PlatformCollector, prometheus.GCCollector):
+        collector(registry=registry)
+    metrics, health, log = Metrics(registry, settings.line, name), Health(), LogObserver(logger, name)
+    host = Host(settings, Observers(metrics, health, log))
+    metrics.watch_held(lambda: host.held_bytes)
+
+    def say(event: str, **fields: Any) -> None:
+        logger.info(event, extra={"worker": name, **fields})
+
+    def drain(number: Signals) -> None:
+        say("draining", signal=number.name, within_s=settings.drain_s)
+        health.drain()
         host.stop()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    server.start()
-    logger.info("started", extra={"worker": host.name, "line": settings.line, "http_port": server.port})
-    try:
-        time_us(host.client)  # a Redis that cannot be reached at the start is a mistake; later it is an outage
+    def quit_at_once(number: Signals) -> None:
+        say("quitting at once", signal=number.name)
+        os._exit(128 + number)
+
+    readiness = Promptly(lambda: host.readiness().reasons, f"Redis does not answer within {ANSWER_S} s")
+    server = HealthServer(settings.http_host, settings.http_port, registry, health, readiness)
+    with server, on_signals(drain, quit_at_once):
+        say("started", line=settings.line, http_host=settings.http_host, http_port=server.port, pid=os.getpid())
+        _wait_for_redis(host, connect_for_s)
         model = host.wait_for_model()
-        if model is None:
+        if model is not None:
+            host.open(model)
+        if model is None or host.stopping:
+            say("stopped", released_messages=0)
             return
-        host.open(model)
-        logger.info("ready", extra={"worker": host.name, "runtime": str(host.runtime)})
+        say("ready", runtime=str(host.runtime))
         released = host.run()
-        logger.info("stopped", extra={"worker": host.name, "released_messages": released})
-    finally:
-        server.close()
+        log.tell_ended()
+        say("stopped", released_messages=released)
+
+
+def _wait_for_redis(host: Host, connect_for_s: float) -> None:
+    """A Redis that cannot be reached at the start is a mistake, unless the caller said how long to wait for it."""
+    from gaussline.worker.broker.client import time_us
+
+    end = time.monotonic() + connect_for_s
+    pause_s = RETRY_S[0]
+    while not host.stopping:
+        try:
+            time_us(host.client)
+        except BrokerUnavailable:
+            if time.monotonic() + pause_s > end:
+                raise
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, RETRY_S[1])
+        else:
+            return

@@ -1,109 +1,90 @@
-"""/metrics, /healthz and /readyz of one process, on one small threaded server."""
+"""Whether a worker lives, and whether it can judge."""
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from collections.abc import Callable, Sequence
 
 from gaussline.worker.engine.observer import Observer
-from gaussline.worker.errors import SettingsError
 
 STALE_S = 30.0
 """A stage that has not gone round its loop for so long is stuck: an idle one turns four times a second."""
+STAGES = ("intake", "compute", "settle", "watch")
+"""Whose loops are watched. Before they begin, a worker waits for a model or loads one: to start it again helps neither,
+and whether it can judge is the other question."""
+ANSWER_S = 0.5
+"""Longest wait for a readiness check; who asks must have an answer within a second, whatever Redis does."""
 
 
 class Health(Observer):
-    """Remembers when each stage last went round its loop."""
+    """Remembers when each stage last went round its loop, or said why it cannot."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic, stale_s: float = STALE_S) -> None:
         self._monotonic = monotonic
         self._stale_s = stale_s
         self._turned: dict[str, float] = {}
+        self._draining = False
 
     def turned(self, stage: str) -> None:
-        self._turned[stage] = self._monotonic()
+        if stage in STAGES:
+            self._turned[stage] = self._monotonic()
+
+    def trouble(self, stage: str, error: BaseException) -> None:
+        """A stage that waits for Redis to come back is alive: a restart would not bring Redis back."""
+        self.turned(stage)
+
+    def drain(self) -> None:
+        """From here on the stages end one after the other, within the drain time, and none is stuck for it."""
+        self._draining = True
 
     def stuck(self) -> dict[str, float]:
         """Stages that have not turned lately, and for how many seconds."""
+        if self._draining:
+            return {}
         now = self._monotonic()
-        stages = {name: now - at for name, at in self._turned.items()}
-        if "intake" in stages:
-            stages.pop("waiting", None)
-        return {name: age for name, age in stages.items() if age > self._stale_s}
+        ages = {name: now - at for name, at in self._turned.copy().items()}
+        return {name: age for name, age in ages.items() if age > self._stale_s}
 
 
-class HealthServer:
-    """Serves until it is closed. Port 0 takes a free one.
+class Promptly:
+    """Asks a check that may hang, and answers in time all the same; never more than one question is under way.
 
     Args:
-        readiness: why the process cannot do its work now; empty where it can.
+        check: reasons why not; empty where all is well.
+        late: the reason that is given where `check` has not answered within `timeout_s`.
     """
 
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        registry: CollectorRegistry,
-        health: Health,
-        readiness: Callable[[], tuple[str, ...]],
-    ) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 5.0
+    def __init__(self, check: Callable[[], Sequence[str]], late: str, timeout_s: float = ANSWER_S) -> None:
+        self._check = check
+        self._late = late
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._asked: _Question | None = None
 
-            def do_GET(self) -> None:
-                path = self.path.split("?", 1)[0]
-                if path == "/metrics":
-                    encode, kind = choose_encoder(self.headers.get("Accept", ""))
-                    self._answer(200, kind, encode(registry))
-                elif path == "/healthz":
-                    stuck = health.stuck()
-                    self._tell(200 if not stuck else 503, {"alive": not stuck, "stuck_seconds": stuck})
-                elif path == "/readyz":
-                    reasons = readiness()
-                    self._tell(200 if not reasons else 503, {"ready": not reasons, "reasons": list(reasons)})
-                else:
-                    self._tell(404, {"error": "there are /metrics, /healthz and /readyz"})
+    def __call__(self) -> tuple[str, ...]:
+        """The reasons."""
+        with self._lock:
+            if self._asked is None or self._asked.answered.is_set():
+                self._asked = _Question(self._check)
+                self._asked.start()
+            asked = self._asked
+        if not asked.answered.wait(self._timeout_s):
+            return (self._late,)
+        return asked.reasons
 
-            def _tell(self, status: int, body: dict[str, object]) -> None:
-                self._answer(status, "application/json", (json.dumps(body) + "\n").encode())
 
-            def _answer(self, status: int, kind: str, body: bytes) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+class _Question(threading.Thread):
+    def __init__(self, check: Callable[[], Sequence[str]]) -> None:
+        super().__init__(name="readiness", daemon=True)
+        self._check = check
+        self.reasons: tuple[str, ...] = ()
+        self.answered = threading.Event()
 
-            def log_message(self, format: str, *args: object) -> None:
-                """A scrape every few seconds is no event."""
-
+    def run(self) -> None:
         try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
-        except OSError as error:
-            raise SettingsError(
-                f"http_host {host}, http_port {port}: {error.strerror or error}; choose another port with "
-                "GAUSSLINE_HTTP_PORT (0 takes a free one)"
-            ) from None
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
-
-    @property
-    def port(self) -> int:
-        """The port it listens on."""
-        return int(self._server.server_address[1])
-
-    def start(self) -> None:
-        """Serve from a thread of its own."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5.0)
+            self.reasons = tuple(self._check())
+        except Exception as error:  # a check that fails is a reason, and who asks must be told
+            self.reasons = (f"the check failed: {type(error).__name__}: {error}",)
+        finally:
+            self.answered.set()

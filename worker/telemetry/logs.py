@@ -6,25 +6,37 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gaussline.worker.broker.client import redact
 from gaussline.worker.contract.clock import to_text
+from gaussline.worker.contract.verdict import Verdict
 from gaussline.worker.engine.observer import Observer
+from gaussline.worker.telemetry.storm import Storm
 
 LOGGER = "gaussline"
 STORM_S = 10.0
-"""An event of the same kind is written at most once in this time; the next line says how many were left out."""
+"""A line of one kind is written at most once in this time; a later line says how many were left out."""
+HIDDEN = "***"
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-class _Formatter(logging.Formatter):
-    def __init__(self, as_json: bool) -> None:
+class Form(logging.Formatter):
+    """A record as one line.
+
+    Args:
+        as_json: one JSON object, else text for a person; only a traceback takes further lines, and only as text.
+        secrets: words that are never written, whatever they stand in; those in URLs are hidden besides.
+    """
+
+    def __init__(self, *, as_json: bool, secrets: Sequence[str] = ()) -> None:
         super().__init__()
         self._json = as_json
+        self._secrets = tuple(sorted((word for word in secrets if word), key=len, reverse=True))
 
     def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
         fields: dict[str, Any] = {
             "time": to_text(int(record.created * 1e6)),
             "level": record.levelname.lower(),
@@ -33,75 +45,100 @@ class _Formatter(logging.Formatter):
         fields |= {name: value for name, value in vars(record).items() if name not in _PLAIN}
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
+        fields = {name: self._safe(value) for name, value in fields.items()}
         if self._json:
-            return redact(json.dumps(fields, default=str, ensure_ascii=False))
-        head = f"{fields.pop('time')} {fields.pop('level'):7} {fields.pop('event')}"
+            return json.dumps(fields, ensure_ascii=False)
+        head = f"{fields.pop('time')} {fields.pop('level'):7} {_one_line(fields.pop('event'))}"
         traceback = fields.pop("traceback", "")
-        pairs = "".join(f" {name}={value}" for name, value in fields.items())
-        return redact(head + pairs + (f"\n{traceback}" if traceback else ""))
+        pairs = "".join(f" {name}={_quoted(value)}" for name, value in fields.items())
+        return head + pairs + (f"\n{traceback}" if traceback else "")
+
+    def _safe(self, value: Any) -> Any:
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        text = str(value)
+        for word in self._secrets:
+            text = text.replace(word, HIDDEN)
+        return redact(text)
 
 
-def configure(level: str, form: str) -> logging.Logger:
-    """Send gaussline's log to standard error. Called once, by a command."""
-    logger = logging.getLogger(LOGGER)
+def _one_line(text: str) -> str:
+    """Text that cannot pass for a second line; names and details come from outside."""
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
+
+
+def _quoted(value: Any) -> str:
+    """A value that ends where it seems to end."""
+    text = str(value)
+    plain = text and text.isprintable() and not any(letter in ' "=' for letter in text)
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def configure(level: str, form: str, *, secrets: Sequence[str] = ()) -> logging.Logger:
+    """Send gaussline's log, and Python's warnings with it, to standard error. Called once, by a command."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(form == "json"))
-    logger.handlers[:] = [handler]
+    handler.setFormatter(Form(as_json=form == "json", secrets=secrets))
+    logger = logging.getLogger(LOGGER)
+    for each in (logger, logging.getLogger("py.warnings")):
+        each.handlers[:] = [handler]
+        each.propagate = False
     logger.setLevel(level.upper())
-    logger.propagate = False
     return logger
 
 
 class LogObserver(Observer):
-    """Writes down what a person would want to know later; never a line a frame."""
+    """Writes down what a person would want to know later; never a line a frame.
+
+    The hooks come from several threads at once.
+    """
 
     def __init__(self, logger: logging.Logger, worker: str, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._logger = logger
         self._worker = worker
-        self._monotonic = monotonic
-        self._last: dict[str, tuple[float, int]] = {}
+        self._storm: Storm[tuple[int, str, str]] = Storm(STORM_S, monotonic)
 
     def redelivered(self, camera: str, messages: int, crashes: int) -> None:
-        self._say(
-            logging.WARNING, "messages claimed", f"claim:{camera}", camera=camera, messages=messages, crashes=crashes
-        )
+        self._say(logging.WARNING, "messages claimed", "", camera=camera, messages=messages, crashes=crashes)
 
     def lost_race(self, messages: int) -> None:
-        self._say(logging.INFO, "settled by somebody else", "race", messages=messages)
+        self._say(logging.INFO, "settled by somebody else", "", messages=messages)
+
+    def settled(self, verdicts: Sequence[Verdict], seconds: float, now_us: int) -> None:
+        for verdict in verdicts:
+            if verdict.reason is not None:
+                reason = verdict.reason.value
+                about: dict[str, Any] = {"frame": verdict.id, "part": verdict.part, "said": verdict.detail}
+                self._say(logging.WARNING, "frame not judged", reason, reason=reason, camera=verdict.camera, **about)
 
     def trouble(self, stage: str, error: BaseException) -> None:
-        self._say(logging.WARNING, "trouble, trying again", f"trouble:{stage}", stage=stage, said=str(error))
+        self._say(logging.WARNING, "trouble, trying again", stage, stage=stage, said=str(error))
 
     def surprise(self, stage: str, error: BaseException) -> None:
         kind = type(error).__name__
-        self._say(logging.ERROR, "unexpected fault", f"surprise:{stage}:{kind}", error, stage=stage, said=str(error))
+        self._say(logging.ERROR, "unexpected fault", f"{stage} {kind}", error, stage=stage, said=str(error))
 
     def model_loaded(self, name: str, version: int, digest: str, seconds: float) -> None:
-        self._logger.info(
-            "model loaded",
-            extra={
-                "worker": self._worker,
-                "model": name,
-                "version": version,
-                "digest": digest,
-                "seconds": round(seconds, 3),
-            },
-        )
+        fields = {"model": name, "version": version, "digest": digest, "seconds": round(seconds, 3)}
+        self._write(logging.INFO, "model loaded", fields)
 
     def model_refused(self, name: str, version: int, error: BaseException) -> None:
-        self._logger.error(
-            "model refused", extra={"worker": self._worker, "model": name, "version": version, "error": str(error)}
-        )
+        self._write(logging.ERROR, "model refused", {"model": name, "version": version, "said": str(error)})
 
-    def _say(self, level: int, event: str, key: str, fault: BaseException | None = None, **fields: Any) -> None:
-        now = self._monotonic()
-        since, left_out = self._last.get(key, (-STORM_S, 0))
-        if now - since < STORM_S:
-            self._last[key] = (since, left_out + 1)
-            return
-        if len(self._last) > 1000:
-            self._last.clear()
-        self._last[key] = (now, 0)
-        if left_out:
-            fields["left_out"] = left_out
+    def turned(self, stage: str) -> None:
+        """The watch turns about once a second: time to tell the end of a storm that nothing came after."""
+        if stage == "watch":
+            self.tell_ended()
+
+    def tell_ended(self) -> None:
+        """Say how many lines were left out of every storm that is over."""
+        for kind, left_out in self._storm.ended():
+            level, event, detail = kind
+            self._write(level, event, {"of": detail, "left_out": left_out})
+
+    def _say(self, level: int, event: str, detail: str, fault: BaseException | None = None, **fields: Any) -> None:
+        left_out = self._storm.let((level, event, detail))
+        if left_out is not None:
+            self._write(level, event, fields | ({"left_out": left_out} if left_out else {}), fault)
+
+    def _write(self, level: int, event: str, fields: dict[str, Any], fault: BaseException | None = None) -> None:
         self._logger.log(level, event, exc_info=fault, extra={"worker": self._worker, **fields})

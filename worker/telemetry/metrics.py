@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from gaussline.worker.contract.verdict import Verdict
 from gaussline.worker.engine.observer import Observer
 
+PREFIX = "gaussline_"
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+LOAD_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MAX_CAMERAS = 500
 """Cameras with a label of their own; the names come from outside, and a label set must have an end."""
 OTHER = "other"
+STAGES = ("take", "prepare", "backbone", "score", "settle")
 
 
 class Metrics(Observer):
@@ -24,81 +27,89 @@ class Metrics(Observer):
     """
 
     def __init__(self, registry: CollectorRegistry, line: str, worker: str) -> None:
-        fixed = ("line",)
         self._line = line
+        self._worker = worker
         self._cameras: set[str] = set()
-        self._loaded: dict[str, tuple[str, str]] = {}
+        self._versions: dict[str, str] = {}
 
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"gaussline_{name}", text, (*fixed, *labels), registry=registry)
+            return Counter(PREFIX + name, text, ("line", *labels), registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(PREFIX + name, text, ("line", *labels), registry=registry)
 
         def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
-            return Histogram(f"gaussline_{name}", text, (*fixed, *labels), buckets=buckets, registry=registry)
+            return Histogram(PREFIX + name, text, ("line", *labels), buckets=buckets, registry=registry)
 
         self._frames = counter(
             "frames_total", "Frames with a verdict, by camera, decision and reason.", "camera", "decision", "reason"
         )
+        # A metric's child is looked up by its labels under a lock: what a frame touches is looked up once.
+        self._frames_of: dict[tuple[str, str, str], Counter] = {}
         self._from_capture = histogram(
             "capture_to_verdict_seconds", "From capture (camera's clock) to verdict.", LATENCY_BUCKETS
-        )
+        ).labels(line)
         self._from_admission = histogram(
             "admission_to_verdict_seconds", "From admission to verdict, both by Redis's clock.", LATENCY_BUCKETS
+        ).labels(line)
+        stages = histogram("stage_seconds", f"One turn of a stage: {', '.join(STAGES)}.", LATENCY_BUCKETS, "stage")
+        self._stage = {name: stages.labels(line, name) for name in STAGES}
+        self._batch = histogram("batch_frames", "Frames of one backbone pass.", BATCH_BUCKETS).labels(line)
+        self._busy = counter("device_busy_seconds_total", "Time the device computed.").labels(line)
+        self._idle = counter("device_idle_seconds_total", "Time the device waited for frames.").labels(line)
+        self._taken = counter("taken_bytes_total", "Encoded bytes taken from Redis.").labels(line)
+        self._held = gauge("held_bytes", "Encoded bytes taken and not yet settled.").labels(line)
+        self._redelivered = counter(
+            "redelivered_messages_total", "Messages claimed from other workers: dead ones, or slow ones.", "cause"
         )
-        self._stage = histogram(
-            "stage_seconds", "One turn of a stage: take, prepare, backbone, score, settle.", LATENCY_BUCKETS, "stage"
-        )
-        self._batch = histogram("batch_frames", "Frames of one backbone pass.", BATCH_BUCKETS)
-        self._busy = counter("device_busy_seconds_total", "Time the device computed.")
-        self._idle = counter("device_idle_seconds_total", "Time the device waited for frames.")
-        self._bytes = counter("taken_bytes_total", "Encoded bytes taken from Redis.")
-        self._redelivered = counter("redelivered_messages_total", "Messages claimed from other workers.", "cause")
-        self._races = counter("lost_races_total", "Messages that somebody else had settled.")
-        self._troubles = counter("troubles_total", "Expected faults, by stage.", "stage")
+        self._races = counter("lost_races_total", "Messages that somebody else had settled.").labels(line)
+        self._troubles = counter("troubles_total", "Expected faults (Redis away, say), by stage.", "stage")
         self._surprises = counter("surprises_total", "Faults that nobody expected, by stage.", "stage")
-        self._version = Gauge(
-            "gaussline_model_version_info",
-            "1 for the version a worker scores with.",
-            (*fixed, "worker", "model", "version"),
-            registry=registry,
+        self._version = gauge(
+            "model_version_info", "1 for the version a worker scores with.", "worker", "model", "version"
         )
-        self._load = histogram("model_load_seconds", "Fetching, checking and warming up a model.", LATENCY_BUCKETS)
+        self._load = histogram(
+            "model_load_seconds", "Fetching, checking and warming up a model.", LOAD_BUCKETS, "model"
+        )
         self._refused = counter("model_refusals_total", "Versions that could not be used.", "model")
-        self._worker = worker
+        for cause in ("crash", "slow"):
+            self._redelivered.labels(line, cause)  # a rate of something that never happened is 0, not absent
+
+    def watch_held(self, held_bytes: Callable[[], int]) -> None:
+        """Ask here for the bytes that are held, at each scrape."""
+        self._held.set_function(held_bytes)
 
     def taken(self, frames: int, size_bytes: int, seconds: float) -> None:
-        self._bytes.labels(self._line).inc(size_bytes)
-        self._stage.labels(self._line, "take").observe(seconds)
+        self._taken.inc(size_bytes)
+        self._stage["take"].observe(seconds)
 
     def redelivered(self, camera: str, messages: int, crashes: int) -> None:
         self._redelivered.labels(self._line, "crash").inc(crashes)
-        self._redelivered.labels(self._line, "slow_or_stopped").inc(messages - crashes)
+        self._redelivered.labels(self._line, "slow").inc(messages - crashes)
 
     def prepared(self, frames: int, seconds: float) -> None:
-        self._stage.labels(self._line, "prepare").observe(seconds)
+        self._stage["prepare"].observe(seconds)
 
     def waited(self, seconds: float) -> None:
-        self._idle.labels(self._line).inc(seconds)
+        self._idle.inc(seconds)
 
     def computed(self, frames: int, backbone_seconds: float, score_seconds: float) -> None:
-        self._batch.labels(self._line).observe(frames)
-        self._busy.labels(self._line).inc(backbone_seconds + score_seconds)
-        self._stage.labels(self._line, "backbone").observe(backbone_seconds)
-        self._stage.labels(self._line, "score").observe(score_seconds)
+        self._batch.observe(frames)
+        self._busy.inc(backbone_seconds + score_seconds)
+        self._stage["backbone"].observe(backbone_seconds)
+        self._stage["score"].observe(score_seconds)
 
     def settled(self, verdicts: Sequence[Verdict], seconds: float, now_us: int) -> None:
-        self._stage.labels(self._line, "settle").observe(seconds)
-        from_admission = self._from_admission.labels(self._line)
-        from_capture = self._from_capture.labels(self._line)
+        self._stage["settle"].observe(seconds)
         for verdict in verdicts:
-            camera = self._camera(verdict.camera)
-            reason = "" if verdict.reason is None else verdict.reason.value
-            self._frames.labels(self._line, camera, verdict.decision.value, reason).inc()
-            from_admission.observe(max(0.0, (now_us - verdict.admitted_us) / 1e6))
+            self._count(verdict)
+            self._from_admission.observe(max(0.0, (now_us - verdict.admitted_us) / 1e6))
             if verdict.captured_us is not None:
-                from_capture.observe(max(0.0, (now_us - verdict.captured_us) / 1e6))
+                # A camera's clock may run ahead of Redis's; a latency below 0 would spoil the sum.
+                self._from_capture.observe(max(0.0, (now_us - verdict.captured_us) / 1e6))
 
     def lost_race(self, messages: int) -> None:
-        self._races.labels(self._line).inc(messages)
+        self._races.inc(messages)
 
     def trouble(self, stage: str, error: BaseException) -> None:
         self._troubles.labels(self._line, stage).inc()
@@ -107,17 +118,25 @@ class Metrics(Observer):
         self._surprises.labels(self._line, stage).inc()
 
     def model_loaded(self, name: str, version: int, digest: str, seconds: float) -> None:
-        self._load.labels(self._line).observe(seconds)
-        before = self._loaded.get(name)
+        self._load.labels(self._line, name).observe(seconds)
+        before = self._versions.get(name)
         if before is not None:
-            self._version.remove(self._line, self._worker, *before)
-        self._loaded[name] = (name, str(version))
+            self._version.remove(self._line, self._worker, name, before)
+        self._versions[name] = str(version)
         self._version.labels(self._line, self._worker, name, str(version)).set(1)
 
     def model_refused(self, name: str, version: int, error: BaseException) -> None:
         self._refused.labels(self._line, name).inc()
 
-    def _camera(self, camera: str) -> str:
+    def _count(self, verdict: Verdict) -> None:
+        reason = "" if verdict.reason is None else verdict.reason.value
+        key = (self._label(verdict.camera), verdict.decision.value, reason)
+        child = self._frames_of.get(key)
+        if child is None:
+            child = self._frames_of[key] = self._frames.labels(self._line, *key)
+        child.inc()
+
+    def _label(self, camera: str) -> str:
         if camera not in self._cameras:
             if len(self._cameras) >= MAX_CAMERAS:
                 return OTHER
