@@ -35,7 +35,8 @@ class WorkingPoint:
 
     Attributes:
         rate: the stated false-positive rate.
-        threshold: a frame fails if and only if its score is over it.
+        threshold: a frame fails if and only if its score is over it. For `conformal` that is: if and only if its
+            p-value is at most the rate, to the bit; `empirical` cuts without the correction for n.
         scores: (n,) calibration scores, ascending, of normal frames unseen by the fit.
     """
 
@@ -50,8 +51,8 @@ class WorkingPoint:
         return np.asarray((above + 1.0) / (self.scores.size + 1.0), np.float64)
 
     def fails(self, scores: ArrayLike) -> NDArray[np.bool_]:
-        """(m,) scores to (m,) decisions."""
-        decisions: NDArray[np.bool_] = np.asarray(scores, np.float64) > self.threshold
+        """(m,) scores to (m,) decisions. A score that is no number is not normal: it fails."""
+        decisions: NDArray[np.bool_] = ~(np.asarray(scores, np.float64) <= self.threshold)
         return decisions
 
     def to_json(self) -> dict[str, Any]:
@@ -60,16 +61,28 @@ class WorkingPoint:
 
     @classmethod
     def restore(cls, fields: dict[str, Any], scores: Array) -> WorkingPoint:
-        """From `to_json` and the scores. Raises FitError."""
+        """From `to_json` and the scores. Raises FitError where they are missing or make no sense."""
         ordered = np.asarray(scores, np.float64)
         if ordered.ndim != 1 or ordered.size == 0 or not np.isfinite(ordered).all() or (np.diff(ordered) < 0).any():
             raise FitError("stored calibration scores are missing, not finite or out of order")
-        return cls(Method(fields["method"]), float(fields["rate"]), float(fields["threshold"]), ordered)
+        try:
+            point = cls(Method(fields["method"]), float(fields["rate"]), float(fields["threshold"]), ordered)
+        except (KeyError, ValueError, TypeError) as error:
+            raise FitError(f"a stored working point is none: {type(error).__name__}: {error}") from None
+        if not (0.0 < point.rate < 1.0 and math.isfinite(point.threshold)):
+            raise FitError(f"a stored working point has rate {point.rate} and threshold {point.threshold}")
+        return point
 
 
 def frames_needed(rate: float) -> int:
-    """Fewest calibration frames with which a rate is attainable: 1/(n+1) <= rate."""
-    return max(1, math.ceil(1.0 / rate - 1.0 - 1e-9))
+    """Fewest calibration frames n with which a rate is attainable: 1/(n+1) <= rate. Raises FitError."""
+    if not 0.0 < rate < 1.0:
+        raise FitError(f"false-positive rate {rate} is not between 0 and 1")
+    n = max(1, round(1.0 / rate) - 2)
+    # Rounding decides as it does for a p-value: what is asked is whether 1/(n+1), as a number, is at most the rate.
+    while 1.0 / (n + 1.0) > rate:
+        n += 1
+    return n
 
 
 def calibrate(scores: ArrayLike, rate: float, method: Method = Method.CONFORMAL) -> WorkingPoint:
@@ -80,30 +93,33 @@ def calibrate(scores: ArrayLike, rate: float, method: Method = Method.CONFORMAL)
 
     Raises FitError, with the number needed, where n is too small for the rate.
     """
-    if not 0.0 < rate < 1.0:
-        raise FitError(f"false-positive rate {rate} is not between 0 and 1")
-    ordered = np.sort(np.asarray(scores, np.float64))
-    if ordered.ndim != 1 or not np.isfinite(ordered).all():
-        raise FitError("calibration scores are not finite numbers")
-    n = ordered.size
     needed = frames_needed(rate)
+    ordered = np.asarray(scores, np.float64)
+    if ordered.ndim != 1 or not np.isfinite(ordered).all():
+        raise FitError("calibration scores are not finite numbers, one a frame")
+    ordered = np.sort(ordered)
+    n = ordered.size
     if n < needed:
         raise FitError(
             f"{n} calibration frames cannot hold a false-positive rate of {rate:.4g}: at least {needed} are needed "
             f"(or state a rate of at least {1.0 / (n + 1):.4g})"
         )
     if method is Method.CONFORMAL:
-        # A frame fails iff (1 + #{s_i >= s}) <= rate (n + 1), that is iff at most `allowed` scores reach it.
-        allowed = math.floor(rate * (n + 1) + 1e-9) - 1
-        threshold = float(ordered[n - allowed - 1])
+        # A frame fails iff its p-value, one of the n + 1 steps, is at most the rate: iff at most reached - 1 of the
+        # calibration scores reach its own.
+        steps = (np.arange(n) + 1.0) / (n + 1.0)
+        reached = int(np.searchsorted(steps, rate, side="right"))
+        threshold = float(ordered[n - reached])
     else:
         threshold = float(ordered[min(n - 1, math.ceil((1.0 - rate) * n - 1e-9) - 1)])
     return WorkingPoint(method, rate, threshold, ordered)
 
 
 def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Exact binomial interval of a rate (Clopper, Pearson 1934)."""
-    if trials <= 0:
+    """Exact binomial interval of a rate (Clopper, Pearson 1934). Without trials: all of 0 … 1. Raises FitError."""
+    if not (0 <= hits <= max(trials, 0) and 0.0 < confidence < 1.0):
+        raise FitError(f"{hits} of {trials} at a confidence of {confidence} is no share")
+    if trials == 0:
         return 0.0, 1.0
     tail = (1.0 - confidence) / 2.0
     low = 0.0 if hits == 0 else float(stats.beta.ppf(tail, hits, trials - hits + 1))
