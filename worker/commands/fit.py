@@ -16,8 +16,13 @@ from gaussline.worker.settings import Settings
 
 def fit(
     folder: Annotated[
-        Path, typer.Argument(help="Folder with good/ (and bad/<defect>/), or train/good in the layout of MVTec AD.")
-    ],
+        Path | None,
+        typer.Argument(help="Folder with good/ (and bad/<defect>/), or train/good in the layout of MVTec AD."),
+    ] = None,
+    events: Annotated[
+        str | None,
+        typer.Option(help="Instead of a folder: recorded feature events of this model (GAUSSLINE_FEATURES=all)."),
+    ] = None,
     name: Annotated[str, typer.Option("--name", "-n", help="Name of the model.")] = "default",
     backbone: Annotated[
         str, typer.Option(help="Backbone; 'gaussline fit --help' of a wrong one lists them.")
@@ -65,6 +70,7 @@ def fit(
     from gaussline.worker.learning.dataset import read_dataset
     from gaussline.worker.learning.fit import FitOptions, fit_model, report
     from gaussline.worker.learning.pipeline import BackboneOptions, read_features
+    from gaussline.worker.learning.recorded import read_recorded
 
     settings = Settings.load(redis_url=redis_url, line=line)
     options = FitOptions(
@@ -76,31 +82,44 @@ def fit(
         rule=choice(Rule, rule, "--rule"),
         seed=seed,
     )
+    client: Any = None
     registry = None
     if output is None:
         client = connect(settings.redis_url.get_secret_value(), timeout_s=settings.redis_timeout_s)
         registry = Registry(client, settings.line)
         registry.models()  # before minutes are spent on a fit that nobody can store
-    data = read_dataset(folder)
-    samples = [sample for sample in data.normal if sample.fixed_split != "test"]
-    err().print(f"{len(samples)} normal frames in {folder}")
-    extractor = BackboneOptions(
-        backbone,
-        weights,
-        levels=None if levels is None else tuple(part.strip() for part in levels.split(",")),
-        numeric_mode=numeric_mode,
-        device=settings.device,
-        memory_format=settings.memory_format,
-        compile=settings.compile,
-        threads=settings.torch_threads,
-    ).open()
-    err().print(f"{backbone} runs as {extractor.runtime}")
-    with progress() as bar:
-        task = bar.add_task("features", total=len(samples))
-        images = read_features(
-            extractor, samples, threads=settings.decode_threads, progress=lambda done: bar.advance(task, done)
-        )
-    model = fit_model(images.features, extractor.spec, options, {"folder": folder.name})
+    if events is not None:
+        if folder is not None or output is not None:
+            raise typer.BadParameter(
+                "takes the line's own record: give neither a folder nor --output", param_hint="--events"
+            )
+        assert registry is not None
+        recorded = read_recorded(client, settings.line, events, registry)
+        err().print(f"{len(recorded.features[0])} passed frames recorded under version {recorded.version} of {events}")
+        model = fit_model(recorded.features, recorded.spec, options, {"events": events, "base": recorded.version})
+    else:
+        if folder is None:
+            raise typer.BadParameter("give a folder, or --events MODEL", param_hint="FOLDER")
+        data = read_dataset(folder)
+        samples = [sample for sample in data.normal if sample.fixed_split != "test"]
+        err().print(f"{len(samples)} normal frames in {folder}")
+        extractor = BackboneOptions(
+            backbone,
+            weights,
+            levels=None if levels is None else tuple(part.strip() for part in levels.split(",")),
+            numeric_mode=numeric_mode,
+            device=settings.device,
+            memory_format=settings.memory_format,
+            compile=settings.compile,
+            threads=settings.torch_threads,
+        ).open()
+        err().print(f"{backbone} runs as {extractor.runtime}")
+        with progress() as bar:
+            task = bar.add_task("features", total=len(samples))
+            images = read_features(
+                extractor, samples, threads=settings.decode_threads, progress=lambda done: bar.advance(task, done)
+            )
+        model = fit_model(images.features, extractor.spec, options, {"folder": folder.name})
     text = report(model)
     artefact = model.to_artefact()
     result: dict[str, Any] = {

@@ -13,6 +13,7 @@ from rich.table import Table
 from gaussline.worker.broker.cameras import read_cameras, set_camera
 from gaussline.worker.broker.dead_letters import DeadLetters
 from gaussline.worker.broker.kept import KeptFrames
+from gaussline.worker.broker.kept_folder import KeptFolder
 from gaussline.worker.broker.ledger import Ledger, read_ledger
 from gaussline.worker.broker.verdicts import Verdicts
 from gaussline.worker.commands.console import out
@@ -142,7 +143,8 @@ def get_kept(
 ) -> None:
     """Write a kept frame's bytes to a file, exactly as its camera sent them."""
     opened = open_line(redis_url, line)
-    frame = KeptFrames(opened.client, opened.line).get(frame_id).frames[0]
+    store = KeptFolder.of(opened.settings) or KeptFrames(opened.client, opened.line)
+    frame = store.get(frame_id).frames[0]
     output.write_bytes(frame.data)
     what = "unreadable frame" if isinstance(frame, BadFrame) else frame.encoding
     out().print(f"{output}: {len(frame.data)} bytes, {what}", highlight=False)

@@ -12,6 +12,7 @@ from gaussline.worker.broker.client import Redis, connect, time_us
 from gaussline.worker.broker.control import Control
 from gaussline.worker.broker.heartbeat import Heartbeat
 from gaussline.worker.broker.intake import Intake
+from gaussline.worker.broker.kept_folder import KeptFolder
 from gaussline.worker.broker.registry import Registry
 from gaussline.worker.broker.settle import SettleBounds, Settler
 from gaussline.worker.broker.verdicts import trim_verdicts
@@ -165,6 +166,7 @@ class Host:
             ),
             now_us=self.clock,
             observer=self._observer,
+            kept_folder=KeptFolder.of(settings),
         )
         self._heartbeat = Heartbeat(
             self._connect(),

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gaussline.worker.broker.kept_folder import KeptFolder
 from gaussline.worker.broker.settle import Settlement, Settler
 from gaussline.worker.contract.verdict import Reason, Verdict
 from gaussline.worker.engine.conclude import Concluder
 from gaussline.worker.engine.prepare import MessageWork, Refusal
 
 
-def publish(settler: Settler, concluder: Concluder, works: Sequence[MessageWork[Any]]) -> tuple[list[Verdict], int]:
+def publish(
+    settler: Settler, concluder: Concluder, works: Sequence[MessageWork[Any]], folder: KeptFolder | None = None
+) -> tuple[list[Verdict], int]:
     """Settle decided messages in one call: the verdicts that became public, and how many messages others had settled.
+
+    Kept frames go into `folder` where one is given, else into Redis with the settlement.
 
     A repeated call may find its own earlier success as "settled by somebody": the verdicts are public all the same.
     """
@@ -29,12 +34,17 @@ def publish(settler: Settler, concluder: Concluder, works: Sequence[MessageWork[
         frames = concluder.conclude(work)
         verdicts.append([frame.verdict for frame in frames])
         first = work.outcomes[0]
+        kept = [(frame.verdict.id, frame.kept) for frame in frames if frame.kept is not None]
+        if folder is not None:
+            for frame_id, data in kept:
+                folder.put(frame_id, data)  # before it is settled: a verdict that says kept must be right
+            kept = []
         settlements.append(
             Settlement(
                 message.camera,
                 message.entry_id,
                 [(frame.verdict.id, frame.verdict.decision.value, frame.verdict.to_open_json()) for frame in frames],
-                kept=[(frame.verdict.id, frame.kept) for frame in frames if frame.kept is not None],
+                kept=kept,
                 dead=[frame.dead for frame in frames if frame.dead is not None],
                 events=[frame.event for frame in frames if frame.event is not None],
                 lost=isinstance(first, Refusal) and first.reason is Reason.LOST,

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from gaussline.worker.broker.intake import Intake, Message
+from gaussline.worker.broker.kept_folder import KeptFolder
 from gaussline.worker.broker.settle import Settler
 from gaussline.worker.contract.limits import MessageLimits
 from gaussline.worker.contract.verdict import Reason
@@ -78,6 +79,7 @@ class Worker(Generic[Image]):
         *,
         now_us: Callable[[], int],
         observer: Observer | None = None,
+        kept_folder: KeptFolder | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._intake = intake
@@ -85,6 +87,7 @@ class Worker(Generic[Image]):
         self._judge = judge
         self._config = config
         self._now_us = now_us
+        self._kept_folder = kept_folder
         self._monotonic = monotonic
         self._observer = observer or Observer()
         self._preparer = Preparer(judge.to_image, limits=config.message_limits, now_us=now_us)
@@ -318,7 +321,7 @@ class Worker(Generic[Image]):
         while True:
             begin = self._monotonic()
             try:
-                verdicts, lost = publish(self._settler, self._concluder, works)
+                verdicts, lost = publish(self._settler, self._concluder, works, self._kept_folder)
                 break
             except BrokerError as error:
                 self._observer.trouble("settle", error)
