@@ -119,7 +119,7 @@ def test_a_worker_before_the_first_model_waits_and_says_so(cli: Cli, model_file:
 def test_random_weights_are_refused_unless_somebody_allowed_them(cli: Cli, model_file: Path) -> None:
     cli("models", "import", str(model_file))
     cli("models", "promote", "default", "1")
-    refused = cli("worker", code=4)
+    refused = cli("worker", code=4, GAUSSLINE_HTTP_PORT="0")
     assert "random" in refused.stderr
 
 
@@ -234,5 +234,6 @@ def test_a_fit_from_recorded_events_and_frames_kept_in_a_folder(
     made = json.loads(cli("fit", "--events", "default", "--rate", "0.15", "--json").stdout)
     assert made["version"] == 2
     assert made["report"]["training_frames"] + made["report"]["calibration_frames"] == passed
-    wrong = cli("worker", code=2, GAUSSLINE_KEPT_STORE="s3:/bucket", GAUSSLINE_ALLOW_RANDOM_WEIGHTS="true")
+    odd = {"GAUSSLINE_KEPT_STORE": "s3:/bucket", "GAUSSLINE_ALLOW_RANDOM_WEIGHTS": "true", "GAUSSLINE_HTTP_PORT": "0"}
+    wrong = cli("worker", code=2, **odd)  # type: ignore[arg-type]  # every value is text
     assert "kept_store" in wrong.stderr

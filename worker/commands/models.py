@@ -154,8 +154,8 @@ def import_version(
 
     if not file.is_file():
         raise NotFound(f"there is no file {file}")
-    artefact = Artefact.unpack(file.read_bytes())
     try:
+        artefact = Artefact.unpack(file.read_bytes())
         model = Model.from_artefact(artefact)
     except ArtefactError as error:
         raise ArtefactError(f"{file}: {error}") from None

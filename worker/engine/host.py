@@ -23,7 +23,7 @@ from gaussline.worker.engine.clock import RedisClock
 from gaussline.worker.engine.judge import BackboneJudge
 from gaussline.worker.engine.observer import Observer
 from gaussline.worker.engine.worker import Worker, WorkerConfig
-from gaussline.worker.errors import BrokerError, GausslineError
+from gaussline.worker.errors import BrokerError, GausslineError, ModelError
 from gaussline.worker.settings import Settings
 from gaussline.worker.vision.backbones import load_for
 from gaussline.worker.vision.features import FeatureExtractor
@@ -116,7 +116,12 @@ class Host:
         """
         settings = self.settings
         source: Any = settings.weights
-        if model.spec.random_weights and settings.allow_random_weights:
+        if model.spec.random_weights:
+            if not settings.allow_random_weights:
+                raise ModelError(
+                    "the promoted model was fitted with random weights: its verdicts mean nothing, and only the demo and "
+                    "the tests may use it (GAUSSLINE_ALLOW_RANDOM_WEIGHTS)"
+                )
             source = WeightsSource(random_seed=int(model.spec.weights_source.rsplit(":", 1)[-1]))
         backbone = load_for(model.spec, source)
         self.runtime = choose_runtime(
