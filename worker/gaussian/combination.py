@@ -36,14 +36,25 @@ class Combination:
     offset: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        learnt = np.asarray([*self.offset, *self.scale], np.float64)
+        if len(self.offset) != len(self.scale) or (self.rule is Rule.STANDARDISED) != bool(learnt.size):
+            raise FitError(
+                f"a {self.rule.value} combination does not go with {len(self.offset)} offsets, {len(self.scale)} scales"
+            )
+        if not np.isfinite(learnt).all() or any(scale <= 0.0 for scale in self.scale):
+            raise FitError("offsets and scales of a combination are not finite, or a scale is not positive")
+
     @classmethod
     def learn(cls, rule: Rule, distances: ArrayLike) -> Combination:
         """Learn a rule from (n, L) distances of normal frames. Raises FitError."""
         if rule is not Rule.STANDARDISED:
             return cls(rule)
         d = np.asarray(distances, np.float64)
-        if d.ndim != 2 or len(d) < 2:
-            raise FitError("the standardised combination needs distances of at least 2 normal frames")
+        if d.ndim != 2 or len(d) < 2 or not d.shape[1] or not np.isfinite(d).all():
+            raise FitError(
+                f"the standardised combination needs finite distances of at least 2 normal frames, got {d.shape}"
+            )
         offset = np.median(d, axis=0)
         scale = 1.4826 * np.median(np.abs(d - offset), axis=0)
         if (scale <= 0).any():
@@ -53,8 +64,10 @@ class Combination:
         return cls(rule, tuple(offset.tolist()), tuple(scale.tolist()))
 
     def combine(self, distances: ArrayLike) -> Array:
-        """(n, L) distances to (n,) scores."""
+        """(n, L) distances to (n,) scores. Raises FitError for another number of levels than was learnt."""
         d = np.asarray(distances, np.float64)
+        if self.scale and d.shape[-1:] != (len(self.scale),):
+            raise FitError(f"distances have shape {d.shape}, the combination has learnt {len(self.scale)} levels")
         result: Array
         if self.rule is Rule.SUM:
             result = d.sum(axis=-1)
@@ -73,5 +86,9 @@ class Combination:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Combination:
-        """From `to_json`."""
-        return cls(Rule(fields["rule"]), tuple(fields["offset"]), tuple(fields["scale"]))
+        """From `to_json`. Raises FitError."""
+        try:
+            offset, scale = (tuple(float(value) for value in fields[name]) for name in ("offset", "scale"))
+            return cls(Rule(fields["rule"]), offset, scale)
+        except (KeyError, ValueError, TypeError) as error:
+            raise FitError(f"a stored combination is none: {type(error).__name__}: {error}") from None

@@ -32,12 +32,17 @@ def average_precision(normal: ArrayLike, defective: ArrayLike) -> float:
 
 
 def tpr_at_fpr(normal: ArrayLike, defective: ArrayLike, rate: float) -> float:
-    """Share of defective frames over the smallest threshold that at most `rate` of the normal frames exceed."""
+    """Share of defective frames over the smallest threshold that at most `rate` (0 … 1) of the normal frames exceed.
+
+    A threshold is one of the normal scores, so that it is nowhere better than a threshold that could have been set.
+    """
     n, d = _both(normal, defective)
-    ordered = np.sort(n)
+    if not 0.0 <= rate <= 1.0:
+        raise FitError(f"false-positive rate {rate} is not between 0 and 1")
     allowed = int(np.floor(rate * n.size + 1e-9))
-    threshold = ordered[n.size - allowed - 1]
-    return float((d > threshold).mean())
+    if allowed >= n.size:
+        return 1.0
+    return float((d > np.sort(n)[n.size - allowed - 1]).mean())
 
 
 def roc_curve(normal: ArrayLike, defective: ArrayLike) -> tuple[Array, Array]:
@@ -52,8 +57,14 @@ def roc_curve(normal: ArrayLike, defective: ArrayLike) -> tuple[Array, Array]:
 def bootstrap_auroc(
     normal: ArrayLike, defective: ArrayLike, rng: np.random.Generator, *, draws: int = 500, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the AUROC; normal and defective frames are drawn apart."""
+    """Percentile bootstrap interval of the AUROC; normal and defective frames are drawn apart.
+
+    It says how far the frames at hand carry, for the one model that scored them. Where the two kinds do not overlap it
+    has no width: that is no certainty.
+    """
     n, d = _both(normal, defective)
+    if draws < 1 or not 0.0 < confidence < 1.0:
+        raise FitError(f"{draws} draws at a confidence of {confidence} give no interval")
     values = [auroc(n[rng.integers(0, n.size, n.size)], d[rng.integers(0, d.size, d.size)]) for _ in range(draws)]
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(values, [tail, 1.0 - tail])
@@ -62,6 +73,8 @@ def bootstrap_auroc(
 
 def _both(normal: ArrayLike, defective: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     n, d = np.asarray(normal, np.float64), np.asarray(defective, np.float64)
+    if n.ndim != 1 or d.ndim != 1:
+        raise FitError(f"scores are one a frame, not of shapes {n.shape} and {d.shape}")
     if n.size == 0 or d.size == 0:
         raise FitError(f"needs normal and defective frames, got {n.size} and {d.size}")
     if not (np.isfinite(n).all() and np.isfinite(d).all()):
