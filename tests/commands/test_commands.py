@@ -235,5 +235,5 @@ def test_a_fit_from_recorded_events_and_frames_kept_in_a_folder(
     assert made["version"] == 2
     assert made["report"]["training_frames"] + made["report"]["calibration_frames"] == passed
     odd = {"GAUSSLINE_KEPT_STORE": "s3:/bucket", "GAUSSLINE_ALLOW_RANDOM_WEIGHTS": "true", "GAUSSLINE_HTTP_PORT": "0"}
-    wrong = cli("worker", code=2, **odd)  # type: ignore[arg-type]  # every value is text
+    wrong = cli("worker", code=2, **odd)
     assert "kept_store" in wrong.stderr

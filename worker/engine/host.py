@@ -119,8 +119,8 @@ class Host:
         if model.spec.random_weights:
             if not settings.allow_random_weights:
                 raise ModelError(
-                    "the promoted model was fitted with random weights: its verdicts mean nothing, and only the demo and "
-                    "the tests may use it (GAUSSLINE_ALLOW_RANDOM_WEIGHTS)"
+                    "the promoted model was fitted with random weights: its verdicts mean nothing, and only the demo "
+                    "and the tests may use it (GAUSSLINE_ALLOW_RANDOM_WEIGHTS)"
                 )
             source = WeightsSource(random_seed=int(model.spec.weights_source.rsplit(":", 1)[-1]))
         backbone = load_for(model.spec, source)
