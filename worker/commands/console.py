@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+PIPE_COLUMNS = 160
+"""Width of a table that nobody sees on a terminal: 80 would fold digests and cut numbers."""
+
 
 @cache
 def out() -> Console:
     """Results. Made on first use: a console looks at the terminal and its environment."""
-    return Console(soft_wrap=False)
+    return _console(stderr=False)
 
 
 @cache
 def err() -> Console:
     """Notes and progress: never mixed into what a program reads."""
-    return Console(stderr=True)
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_COLUMNS
+    return console
 
 
 def progress() -> Progress:

@@ -105,7 +105,7 @@ def _demo(
     from gaussline.worker.broker.ledger import read_ledger
     from gaussline.worker.broker.registry import Registry
     from gaussline.worker.broker.verdicts import Verdicts
-    from gaussline.worker.commands.line import ledger_table
+    from gaussline.worker.commands.ledger import ledger_table
     from gaussline.worker.learning.dataset import read_dataset
     from gaussline.worker.learning.fit import FitOptions, fit_model
     from gaussline.worker.learning.pipeline import BackboneOptions, read_features

@@ -21,15 +21,11 @@ COMMANDS = {
     "worker": ("gaussline.worker.commands.worker", "worker", "Judge frames."),
     "produce": ("gaussline.producer.command", "produce", "Push frames of a folder, video, camera, or synthetic ones."),
     "verdicts": ("gaussline.worker.commands.verdicts", "verdicts", "Read and follow verdicts."),
-    "ledger": ("gaussline.worker.commands.line", "ledger", "The balance of every camera."),
-    "cameras": ("gaussline.worker.commands.line", "cameras_app", "Cameras: list, set."),
-    "subscribers": (
-        "gaussline.worker.commands.line",
-        "subscribers_app",
-        "Durable cursors: list, register, unregister.",
-    ),
-    "kept": ("gaussline.worker.commands.line", "kept_app", "Kept frames: list, get."),
-    "dead": ("gaussline.worker.commands.line", "dead_app", "Dead letters: list."),
+    "ledger": ("gaussline.worker.commands.ledger", "ledger", "The balance of every camera."),
+    "cameras": ("gaussline.worker.commands.cameras", "app", "Cameras: list, set."),
+    "subscribers": ("gaussline.worker.commands.subscribers", "app", "Durable cursors: list, register, unregister."),
+    "kept": ("gaussline.worker.commands.kept", "app", "Kept frames: list, get."),
+    "dead": ("gaussline.worker.commands.dead", "app", "Dead letters: list, get."),
 }
 _NEEDS_WORKER = ("torch", "torchvision", "scipy", "prometheus_client")
 
@@ -43,13 +39,14 @@ class _Lazy(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
-        module, attribute, _ = COMMANDS[cmd_name]
-        found = getattr(importlib.import_module(module), attribute)
+        name, attribute, _ = COMMANDS[cmd_name]
+        module = importlib.import_module(name)
+        found = getattr(module, attribute)
         if isinstance(found, typer.Typer):
             command = typer.main.get_command(found)
         else:
             single = typer.Typer(add_completion=False)
-            single.command(cmd_name)(found)
+            single.command(cmd_name, epilog=getattr(module, "EPILOG", None))(found)
             command = typer.main.get_command(single)
         command.name = cmd_name
         return command
@@ -63,15 +60,25 @@ app = typer.Typer(
     cls=_Lazy,
     no_args_is_help=True,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,  # what nobody expected is a plain traceback, with no values of variables in it
     help="""Judge every part on a production line with Gaussians of pretrained deep features.
 
-    First look:      gaussline demo
+    \b
+    A first look, on this machine:
+      gaussline demo
+    A line:
+      gaussline fit parts/ --promote
+      gaussline worker
+      gaussline produce --camera cam1 pictures/ --rate 5
+    What came out:
+      gaussline verdicts --follow
+      gaussline ledger
 
-    A line:          gaussline fit parts/ --promote; gaussline worker; gaussline produce --camera cam1 folder/
-
-    What came out:   gaussline verdicts --follow; gaussline ledger
-
-    Settings are environment variables GAUSSLINE_…, or options. Every command has --help.
+    Settings are environment variables GAUSSLINE_…, or options. Every command has --help, with examples.
+    """,
+    epilog="""\b
+    Exit codes: 0 done, 1 an expected mistake, 2 wrong usage, settings or source, 3 Redis cannot be reached,
+    4 a model or weights that do not fit, 5 the ledger does not balance, 130 Ctrl-C.
     """,
 )
 
