@@ -5,23 +5,40 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from gaussline.worker.broker.registry import STABLE, Registry
+from gaussline.worker.broker.registry import STABLE, Pointer, Registry, Version
 from gaussline.worker.commands.console import out
-from gaussline.worker.commands.options import By, Json, Line, Note, RedisUrl, open_line, who
+from gaussline.worker.commands.options import By, Json, Line, Note, RedisUrl, open_line, read_file, who, write_file
 from gaussline.worker.errors import ArtefactError, NotFound
 
+EPILOG = """Examples:
+
+  gaussline models list
+
+  gaussline models promote default 4 --note "new lamp" --by ada
+
+  gaussline models rollback default --note "too strict"
+
+  gaussline models export default 4 --output model.safetensors
+
+A version never changes; promoting and rolling back move a pointer, and the history says who moved it, when and why."""
 app = typer.Typer(
     help="Model versions: list, show, promote, rollback, history, export, import.",
+    epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
 )
 Name = Annotated[str, typer.Argument(help="Name of the model.")]
-Number = Annotated[int, typer.Argument(help="Version.")]
+Number = Annotated[int, typer.Argument(help="Version.", min=1)]
+Channel = Annotated[str, typer.Option(help="Channel to move.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
+SHORT = 12
+"""Characters of a digest that a person is shown."""
 
 
 @app.command("list")
@@ -32,49 +49,66 @@ def list_models(redis_url: RedisUrl = None, line: Line = None, as_json: Json = F
     pointers = registry.pointers()
     rows = [version for name in registry.models() for version in registry.versions(name)]
     if as_json:
-        out().print_json(
-            json.dumps(
-                [
-                    dataclasses.asdict(row)
-                    | {"channels": [p.channel for p in pointers if (p.model, p.version) == (row.model, row.number)]}
-                    for row in rows
-                ]
-            )
-        )
+        out().print_json(json.dumps([_record(row, pointers) for row in rows]))
         return
     if not rows:
         out().print(f"no models on line {opened.line}; 'gaussline fit FOLDER' makes one")
         return
     table = Table()
-    for column in ("model", "version", "channels", "created", "by", "size", "digest", "note"):
-        table.add_column(column)
+    for column in ("model", "version", "channels", "created (UTC)", "by", "size", "digest", "note"):
+        right = column in ("version", "size")
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "note")
     for row in rows:
-        channels = ", ".join(p.channel for p in pointers if (p.model, p.version) == (row.model, row.number))
         table.add_row(
             row.model,
             str(row.number),
-            channels,
-            row.created_at[:19] + "Z",
-            row.by,
+            ", ".join(_channels(row, pointers)),
+            _when(row.created_at),
+            Text(row.by),
             f"{row.size_bytes / 1e6:.1f} MB",
-            row.digest[:12],
-            row.note,
+            row.digest[:SHORT],
+            Text(row.note),
         )
     out().print(table)
 
 
 @app.command()
-def show(name: Name, number: Number, redis_url: RedisUrl = None, line: Line = None) -> None:
-    """One version with its report, as JSON."""
+def show(
+    name: Name,
+    number: Annotated[int | None, typer.Argument(help="Version; none shows the stable one.", min=1)] = None,
+    redis_url: RedisUrl = None,
+    line: Line = None,
+    as_json: Json = False,
+) -> None:
+    """One version, with the report that was made with it."""
     opened = open_line(redis_url, line)
-    out().print_json(json.dumps(dataclasses.asdict(Registry(opened.client, opened.line).version(name, number))))
+    registry = Registry(opened.client, opened.line)
+    if number is None:
+        pointer = registry.pointer(name)
+        if pointer is None:
+            raise NotFound(f"{name}/{STABLE} points nowhere on line {opened.line}: name a version")
+        number = pointer.version
+    record = _record(registry.version(name, number), registry.pointers())
+    if as_json:
+        out().print_json(json.dumps(record))
+        return
+    report = record.pop("report")
+    levels = report.pop("levels", [])
+    for key, value in (record | report).items():
+        shown = f"{value:.6g}" if isinstance(value, float) else ", ".join(value) if key == "channels" else str(value)
+        out().print(Text(f"{key.replace('_', ' '):20} {shown or '–'}"), soft_wrap=True)
+    if levels:
+        table = Table(*(key.replace("_", " ") for key in levels[0]))
+        for level in levels:
+            table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in level.values()))
+        out().print(table)
 
 
 @app.command()
 def promote(
     name: Name,
     number: Number,
-    channel: Annotated[str, typer.Option(help="Channel to move.")] = STABLE,
+    channel: Channel = STABLE,
     note: Note = "",
     by: By = "",
     redis_url: RedisUrl = None,
@@ -84,59 +118,59 @@ def promote(
     """Let a version judge: workers load it beside their work and swap between two batches, within about a second."""
     opened = open_line(redis_url, line)
     pointer = Registry(opened.client, opened.line).promote(name, number, by=who(by), channel=channel, note=note)
-    if as_json:
-        out().print_json(json.dumps(dataclasses.asdict(pointer)))
-    else:
-        out().print(f"{name}/{channel} points at version {pointer.version} ({pointer.digest[:12]}…)", highlight=False)
+    _say(pointer, as_json)
 
 
 @app.command()
 def rollback(
     name: Name,
-    channel: Annotated[str, typer.Option(help="Channel to move.")] = STABLE,
+    channel: Channel = STABLE,
     note: Note = "",
     by: By = "",
     redis_url: RedisUrl = None,
     line: Line = None,
+    as_json: Json = False,
 ) -> None:
     """Point a channel back at the version it pointed at before."""
     opened = open_line(redis_url, line)
     pointer = Registry(opened.client, opened.line).rollback(name, by=who(by), channel=channel, note=note)
-    out().print(f"{name}/{channel} points at version {pointer.version} again", highlight=False)
+    _say(pointer, as_json)
 
 
 @app.command()
 def history(name: Name, redis_url: RedisUrl = None, line: Line = None, as_json: Json = False) -> None:
-    """Every move of a model's pointers: who, when, why."""
+    """Every move of a model's pointers, oldest first: who, when, why."""
     opened = open_line(redis_url, line)
-    moves = Registry(opened.client, opened.line).history(name)
+    registry = Registry(opened.client, opened.line)
+    moves = registry.history(name)
+    if not moves and name not in registry.models():
+        raise NotFound(f"no model {name!r} on line {opened.line}")
     if as_json:
         out().print_json(json.dumps([dataclasses.asdict(move) for move in moves]))
         return
     table = Table()
-    for column in ("when", "channel", "from", "to", "by", "why"):
-        table.add_column(column)
+    for column in ("when (UTC)", "channel", "from", "to", "by", "why"):
+        table.add_column(column, no_wrap=column != "why")
     for move in moves:
-        table.add_row(
-            move.at[:19] + "Z", move.channel, str(move.before or "–"), str(move.after or "–"), move.by, move.note
-        )
+        versions = (str(version or "–") for version in (move.before, move.after))
+        table.add_row(_when(move.at), move.channel, *versions, Text(move.by), Text(move.note))
     out().print(table)
 
 
 @app.command("export")
 def export_version(
-    name: Name,
-    number: Number,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
-    redis_url: RedisUrl = None,
-    line: Line = None,
+    name: Name, number: Number, output: Output, redis_url: RedisUrl = None, line: Line = None, as_json: Json = False
 ) -> None:
     """Write a version's artefact to a file, to take to another line."""
     opened = open_line(redis_url, line)
     registry = Registry(opened.client, opened.line)
     version = registry.version(name, number)
-    output.write_bytes(registry.fetch(version.digest))
-    out().print(f"{output}: {version.size_bytes} bytes, SHA-256 {version.digest}", highlight=False)
+    write_file(output, registry.fetch(version.digest))
+    if as_json:
+        out().print_json(json.dumps({"file": str(output)} | dataclasses.asdict(version)))
+    else:
+        said = f"{output}: {version.size_bytes} bytes, SHA-256 {version.digest}"
+        out().print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command("import")
@@ -147,20 +181,46 @@ def import_version(
     by: By = "",
     redis_url: RedisUrl = None,
     line: Line = None,
+    as_json: Json = False,
 ) -> None:
     """Publish an artefact from a file as the model's next version; it is checked first."""
     from gaussline.worker.contract.artefact import Artefact
     from gaussline.worker.contract.model import Model
+    from gaussline.worker.learning.fit import report
 
-    if not file.is_file():
-        raise NotFound(f"there is no file {file}")
+    data = read_file(file)
     try:
-        artefact = Artefact.unpack(file.read_bytes())
+        artefact = Artefact.unpack(data)
         model = Model.from_artefact(artefact)
     except ArtefactError as error:
         raise ArtefactError(f"{file}: {error}") from None
     opened = open_line(redis_url, line)
     version = Registry(opened.client, opened.line).publish(
-        name, artefact.data, by=who(by), note=note or f"imported from {file.name}", report=dict(model.info)
+        name, artefact.data, by=who(by), note=note or f"imported from {file.name}", report=report(model)
     )
-    out().print(f"version {version.number} of model {name}, digest {version.digest[:12]}…", highlight=False)
+    if as_json:
+        out().print_json(json.dumps(dataclasses.asdict(version)))
+        return
+    out().print(f"version {version.number} of model {name}, digest {version.digest[:SHORT]}…", highlight=False)
+    out().print(f"It judges nothing yet: gaussline models promote {name} {version.number}", highlight=False)
+
+
+def _channels(version: Version, pointers: list[Pointer]) -> list[str]:
+    return [each.channel for each in pointers if (each.model, each.version) == (version.model, version.number)]
+
+
+def _record(version: Version, pointers: list[Pointer]) -> dict[str, Any]:
+    return dataclasses.asdict(version) | {"channels": _channels(version, pointers)}
+
+
+def _when(text: str) -> str:
+    """RFC 3339 as people read it, to the second."""
+    return text[:19].replace("T", " ")
+
+
+def _say(pointer: Pointer, as_json: bool) -> None:
+    if as_json:
+        out().print_json(json.dumps(dataclasses.asdict(pointer)))
+        return
+    digest = f"digest {pointer.digest[:SHORT]}…"
+    out().print(f"{pointer.model}/{pointer.channel} points at version {pointer.version} ({digest})", highlight=False)
