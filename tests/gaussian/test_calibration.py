@@ -153,7 +153,7 @@ def test_the_calibration_scores_are_kept_in_order_and_apart_from_the_callers() -
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("rate", "needed"), [(0.5, 1), (0.2, 4), (0.1, 9), (0.05, 19), (0.01, 99), (0.001, 999)])
+@pytest.mark.parametrize(("rate", "needed"), [(0.35, 2), (0.2, 4), (0.1, 9), (0.05, 19), (0.01, 99), (0.001, 999)])
 def test_too_few_frames_are_refused_with_the_number_needed(rate: float, needed: int) -> None:
     assert frames_needed(rate) == needed
     calibrate(np.arange(float(needed)), rate)
@@ -171,11 +171,17 @@ def test_the_number_needed_is_enough_and_one_less_is_not(rate: float) -> None:
 
 
 def test_the_rate_that_a_refusal_offers_is_attainable() -> None:
-    for n in (1, 8, 30, 98):
+    for n in range(1, 99):
         with pytest.raises(FitError, match="at least") as refused:
             calibrate(np.arange(float(n)), 0.01)
         offered = float(str(refused.value).split()[-1].rstrip(")"))
-        calibrate(np.arange(float(n)), offered * 1.001)
+        assert offered == pytest.approx(1 / (n + 1), rel=0.01)
+        calibrate(np.arange(float(n)), offered)
+
+
+def test_no_frames_are_refused() -> None:
+    with pytest.raises(FitError, match=r"no calibration frames: .* needs at least 1"):
+        calibrate([], 0.5)
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 2.0, float("nan")])

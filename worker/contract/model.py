@@ -46,6 +46,11 @@ class Model:
             raise ArtefactError(
                 f"the model's Gaussians have widths {widths}, its levels have {self.spec.channels} channels"
             )
+        learnt = tuple(level.dimension for level in self.moments)
+        if learnt and learnt != widths:
+            raise ArtefactError(f"the model's moments have widths {learnt}, its Gaussians {widths}")
+        if self.combination.scale and len(self.combination.scale) != len(widths):
+            raise ArtefactError(f"the model combines {len(self.combination.scale)} levels and has {len(widths)}")
 
     def distances(self, features: list[ArrayLike]) -> Array:
         """(n, d) features a level to (n, L) Mahalanobis distances, float64: the reference that workers are held to."""

@@ -85,6 +85,13 @@ def frames_needed(rate: float) -> int:
     return n
 
 
+def attainable_rate(frames: int) -> float:
+    """The least rate that so many calibration frames can hold, 1/(n+1), rounded up to three digits for people."""
+    exact = 1.0 / (frames + 1.0)
+    digits = 10.0 ** (2 - math.floor(math.log10(exact)))
+    return math.ceil(exact * digits - 1e-9) / digits
+
+
 def calibrate(scores: ArrayLike, rate: float, method: Method = Method.CONFORMAL) -> WorkingPoint:
     """A working point from (n,) scores of normal frames that the fit has not seen.
 
@@ -99,10 +106,12 @@ def calibrate(scores: ArrayLike, rate: float, method: Method = Method.CONFORMAL)
         raise FitError("calibration scores are not finite numbers, one a frame")
     ordered = np.sort(ordered)
     n = ordered.size
+    if n == 0:
+        raise FitError(f"no calibration frames: a false-positive rate of {rate:.4g} needs at least {needed}")
     if n < needed:
         raise FitError(
             f"{n} calibration frames cannot hold a false-positive rate of {rate:.4g}: at least {needed} are needed "
-            f"(or state a rate of at least {1.0 / (n + 1):.4g})"
+            f"(or state a rate of at least {attainable_rate(n):.3g})"
         )
     if method is Method.CONFORMAL:
         # A frame fails iff its p-value, one of the n + 1 steps, is at most the rate: iff at most reached - 1 of the

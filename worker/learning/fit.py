@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.spec import BackboneSpec
 from gaussline.worker.errors import FitError
-from gaussline.worker.gaussian.calibration import Method, calibrate, clopper_pearson, frames_needed
+from gaussline.worker.gaussian.calibration import Method, attainable_rate, calibrate, clopper_pearson, frames_needed
 from gaussline.worker.gaussian.combination import Combination, Rule
 from gaussline.worker.gaussian.covariance import Estimator
 from gaussline.worker.gaussian.density import Gaussian, Projection, fit_gaussian
 from gaussline.worker.gaussian.moments import Moments
 
 UPDATE_FRAMES = 256
+FEWEST_TRAINING = 3
+"""Two frames show one direction, and shrinkage has nothing to shrink by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,24 @@ class FitOptions:
     variance: float = 0.99
     rule: Rule = Rule.SUM
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        frames_needed(self.rate)
+        if not 0.0 < self.calibration_share < 1.0:
+            raise FitError(f"calibration share {self.calibration_share} is not between 0 and 1")
+
+    def held(self, frames: int) -> int:
+        """How many of so many normal frames are held back for calibration."""
+        return round(self.calibration_share * frames)
+
+    @property
+    def frames_needed(self) -> int:
+        """Fewest normal frames from which both the rate and a covariance can be had."""
+        needed = frames_needed(self.rate)
+        count = int((needed - 0.5) / self.calibration_share)
+        while self.held(count) < needed or count - self.held(count) < FEWEST_TRAINING:
+            count += 1
+        return count
 
 
 def fit_moments(features: Sequence[ArrayLike]) -> tuple[Moments, ...]:
@@ -72,28 +92,22 @@ def fit_gaussians(moments: Sequence[Moments], levels: Sequence[str], options: Fi
 def fit_model(
     features: Sequence[ArrayLike], spec: BackboneSpec, options: FitOptions, info: dict[str, Any] | None = None
 ) -> Model:
-    """Fit and calibrate on (n, d) features a level of normal frames. Raises FitError, with the frames needed."""
-    arrays = [np.asarray(level) for level in features]
+    """Fit and calibrate on (n, d) features a level of normal frames. Raises FitError, with the frames needed.
+
+    Which frames calibrate is drawn by the seed before anything is looked at; nothing that makes a score, the scales of
+    a standardised combination included, is learnt from them. So the stated rate is held exactly (see `calibrate`).
+    """
+    arrays = _checked(features, spec)
     count = len(arrays[0])
-    held = round(options.calibration_share * count)
-    needed = frames_needed(options.rate)
-    if count < 4 or count - held < 2:
-        raise FitError(f"{count} normal frames are too few to fit and to calibrate on: give at least 20")
-    if held < needed:
-        total = int(np.ceil(needed / options.calibration_share))
-        raise FitError(
-            f"a false-positive rate of {options.rate:g} needs {needed} calibration frames, and "
-            f"{options.calibration_share:.0%} of {count} normal frames are {held}: give at least {total} frames, or "
-            f"state a rate of at least {1 / (held + 1):.3g}"
-        )
+    held = options.held(count)
+    if held < frames_needed(options.rate) or count - held < FEWEST_TRAINING:
+        _refuse(count, options)
     order = np.random.default_rng(options.seed).permutation(count)
     calibration, training = order[:held], order[held:]
     moments = fit_moments([level[training] for level in arrays])
     gaussians = fit_gaussians(moments, spec.levels, options)
-    distances = np.stack(
-        [gaussian.mahalanobis(level[calibration]) for gaussian, level in zip(gaussians, arrays, strict=True)], axis=1
-    )
-    combination = Combination.learn(options.rule, distances)
+    combination = _combination(arrays, training, spec, options)
+    distances = _distances(gaussians, arrays, calibration)
     point = calibrate(combination.combine(distances), options.rate, options.method)
     return Model(
         spec,
@@ -103,6 +117,45 @@ def fit_model(
         moments,
         {"training_frames": len(training), "calibration_frames": held, "seed": options.seed, **(info or {})},
     )
+
+
+def _checked(features: Sequence[ArrayLike], spec: BackboneSpec) -> list[NDArray[Any]]:
+    arrays = [np.asarray(level) for level in features]
+    shapes = [level.shape for level in arrays]
+    if [shape[1:] for shape in shapes] != [(width,) for width in spec.channels] or len({s[0] for s in shapes}) != 1:
+        raise FitError(f"features have shapes {shapes}, the backbone's levels have {list(spec.channels)} channels")
+    for name, level in zip(spec.levels, arrays, strict=True):
+        if not np.isfinite(level).all():
+            raise FitError(f"level {name}: features hold NaN or infinite values")
+    return arrays
+
+
+def _refuse(count: int, options: FitOptions) -> None:
+    held = options.held(count)
+    told = f"{count} normal frames, of which {held} ({options.calibration_share:.0%}) are held back for calibration, "
+    told += f"are too few for a false-positive rate of {options.rate:g}, which needs {frames_needed(options.rate)} of "
+    told += f"them: give at least {options.frames_needed} normal frames"
+    if held and count - held >= FEWEST_TRAINING:
+        told += f", or state a rate of at least {attainable_rate(held):.3g}"
+    raise FitError(told)
+
+
+def _combination(
+    arrays: Sequence[NDArray[Any]], training: NDArray[np.int64], spec: BackboneSpec, options: FitOptions
+) -> Combination:
+    """The rule; where it learns scales, from a fifth of the training frames under Gaussians of the other four."""
+    if options.rule is not Rule.STANDARDISED:
+        return Combination(options.rule)
+    aside, rest = np.split(training, [max(2, len(training) // 5)])
+    gaussians = fit_gaussians(fit_moments([level[rest] for level in arrays]), spec.levels, options)
+    return Combination.learn(options.rule, _distances(gaussians, arrays, aside))
+
+
+def _distances(
+    gaussians: Sequence[Gaussian], arrays: Sequence[NDArray[Any]], rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    pairs = zip(gaussians, arrays, strict=True)
+    return np.stack([gaussian.mahalanobis(level[rows]) for gaussian, level in pairs], axis=1)
 
 
 def report(model: Model, held_out: Sequence[ArrayLike] | None = None) -> dict[str, Any]:
