@@ -288,3 +288,28 @@ def test_settling_works_where_memory_is_full_and_admission_stops_before(server: 
         assert way.ledger().balances
         assert int(way.client.info("memory")["used_memory"]) < used
         way.close()
+
+
+def test_a_pipeline_cannot_overtake_itself(way: Way) -> None:
+    door = Admission(way.client, way.line, "cam1", camera_budget_bytes=1000, line_budget_bytes=BUDGET)
+    epoch = door.open()
+    assert door.admit(Request(epoch, 0, 1, bytes(500))).status is Status.ADMITTED
+    requests = [Request(epoch, 1, 1, bytes(900)), Request(epoch, 2, 1, bytes(10)), Request(epoch, 3, 1, bytes(10))]
+    answers = door.admit_many(requests)
+    assert [(answer.status, answer.why) for answer in answers] == [
+        (Status.BUSY, "camera"),
+        (Status.BUSY, "order"),
+        (Status.BUSY, "order"),
+    ]
+    way.settle(way.take())
+    assert [answer.status for answer in door.admit_many(requests)] == [Status.ADMITTED] * 3
+    assert way.ledger().rows[0].admitted == 4
+
+
+def test_a_new_epoch_forgets_the_old_ones_entries(way: Way) -> None:
+    door = Admission(way.client, way.line, "cam1", camera_budget_bytes=BUDGET, line_budget_bytes=BUDGET)
+    door.admit(Request(door.open(), 0, 1, b"x"))
+    epoch = door.open()
+    first = door.admit(Request(epoch, 0, 1, b"x"))
+    again = door.admit(Request(epoch, 0, 1, b"x"))
+    assert (again.status, again.entry_id) == (Status.DUPLICATE, first.entry_id)

@@ -34,7 +34,7 @@ class Answer:
     Attributes:
         entry_id: stream entry of an admitted message, or of the first one of a duplicate ('' where it is forgotten).
         epoch: the camera's epoch, where the message was fenced off or its epoch is unknown.
-        why: which budget is full, where it is busy: camera, line, memory or verdicts.
+        why: which budget is full, where it is busy: camera, line, memory, verdicts or order.
     """
 
     status: Status
@@ -89,7 +89,12 @@ class Admission:
 
     def open(self, settings: dict[str, Any] | None = None) -> int:
         """Begin a new epoch and register the camera; producers of older epochs are fenced off. The epoch, from 1."""
-        keys = [self._keys.camera(self.camera), self._keys.cameras, self._keys.events]
+        keys = [
+            self._keys.camera(self.camera),
+            self._keys.cameras,
+            self._keys.events,
+            self._keys.recent(self.camera),
+        ]
         return int(self._open(self._client, keys, [self.camera, json.dumps(settings or {})]))
 
     def admit(self, request: Request) -> Answer:
@@ -97,11 +102,16 @@ class Admission:
         return _answer(self._admit(self._client, self._admit_keys, self._args(request)))
 
     def admit_many(self, requests: Sequence[Request]) -> list[Answer]:
-        """Admit messages in one round trip, in order; one answer each. Raises like `admit`, for all of them."""
+        """Admit messages in one round trip, in order; one answer each. Raises like `admit`, for all of them.
+
+        After one that is busy the rest are busy too (`why` is `order`), so that all of them can be sent again as they are.
+        """
         for attempt in range(2):
             pipeline = self._client.pipeline(transaction=False)
+            before = -1
             for request in requests:
-                self._admit.queue(pipeline, self._admit_keys, self._args(request))
+                self._admit.queue(pipeline, self._admit_keys, self._args(request, before))
+                before = request.first_sequence + request.frames - 1
             with translated("admit"):
                 try:
                     return [_answer(answer) for answer in pipeline.execute()]
@@ -116,7 +126,7 @@ class Admission:
         with translated("counting dropped frames"):
             self._client.hincrby(self._keys.camera(self.camera), "dropped", frames)
 
-    def _args(self, request: Request) -> list[Any]:
+    def _args(self, request: Request, before: int = -1) -> list[Any]:
         return [
             self.camera,
             request.epoch,
@@ -126,6 +136,7 @@ class Admission:
             request.deadline_us,
             *self._budgets,
             VERSION,
+            before,
         ]
 
 

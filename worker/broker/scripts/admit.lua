@@ -1,7 +1,8 @@
 -- Admit one message, or say why not. Atomic: nothing is written unless everything is.
 -- KEYS: camera hash, frames stream, index hash, recent zset, totals hash, ready zset, due zset, bell list
 -- ARGV: camera, epoch, first sequence, frames, payload, deadline in us (0: none),
---       camera budget in bytes, line budget in bytes, contract version
+--       camera budget in bytes, line budget in bytes, contract version,
+--       sequence that must be in before this message (-1: none), so that a pipeline cannot overtake itself
 -- Returns: {status, entry id or epoch or bytes}
 local camera, epoch, seq, frames = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local payload, deadline = ARGV[5], tonumber(ARGV[6])
@@ -19,7 +20,7 @@ end
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'last_seq', 'bytes', 'vfinish')
 local known = tonumber(state[1] or '0')
 if epoch < known then
-  redis.call('HINCRBY', KEYS[1], 'fenced', 1)
+  redis.pcall('HINCRBY', KEYS[1], 'fenced', 1) -- the answer matters more than its count, at a full maxmemory too
   return {'fenced', known}
 end
 if epoch > known then return {'unknown_epoch', known} end
@@ -27,9 +28,12 @@ if epoch > known then return {'unknown_epoch', known} end
 local last = tonumber(state[2] or '-1')
 if seq <= last then
   local first = redis.call('ZRANGEBYSCORE', KEYS[4], seq, seq, 'LIMIT', 0, 1)
-  redis.call('HINCRBY', KEYS[1], 'duplicates', 1)
+  redis.pcall('HINCRBY', KEYS[1], 'duplicates', 1)
   return {'duplicate', first[1] or ''}
 end
+-- A message whose forerunner in the same pipeline was refused is refused too: admitted, it would make the forerunner look
+-- like a duplicate when that is sent again.
+if last < tonumber(ARGV[10]) then return {'busy', 'order'} end
 local size = #payload
 local now = redis.call('TIME')
 local now_us = tonumber(now[1]) * 1000000 + tonumber(now[2])

@@ -1,5 +1,5 @@
 -- Begin a new epoch of a camera: from now on producers of older epochs are fenced off.
--- KEYS: camera hash, cameras hash, events stream
+-- KEYS: camera hash, cameras hash, events stream, recent zset
 -- ARGV: camera name, JSON settings for a camera that is new
 -- Returns: the epoch.
 local function refuse_type(key, wanted)
@@ -12,6 +12,7 @@ local wrong = refuse_type(KEYS[1], 'hash') or refuse_type(KEYS[2], 'hash') or re
 if wrong then return wrong end
 local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 redis.call('HDEL', KEYS[1], 'last_seq')
+redis.call('DEL', KEYS[4])
 if redis.call('HSETNX', KEYS[2], ARGV[1], ARGV[2]) == 1 then
   redis.call('XADD', KEYS[3], 'MAXLEN', '~', '1000', '*', 'kind', 'camera', 'name', ARGV[1])
 end
