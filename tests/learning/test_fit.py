@@ -228,7 +228,7 @@ def test_a_model_is_of_one_piece() -> None:
 
 def test_a_tampered_manifest_is_refused() -> None:
     artefact = fit_model(normal(120), SPEC, OPTIONS).to_artefact()
-    for change in (
+    changes: tuple[dict[str, Any], ...] = (
         {"kind": "recipe"},
         {"moments": 4},
         {"moments": "all"},
@@ -236,7 +236,8 @@ def test_a_tampered_manifest_is_refused() -> None:
         {"combination": {"rule": "magic", "offset": [], "scale": []}},
         {"working_point": {"method": "conformal", "rate": 7.0, "threshold": 0.0}},
         {"spec": {}},
-    ):
+    )
+    for change in changes:
         manifest = {key: value for key, value in artefact.manifest.items() if key != "v"} | change
         with pytest.raises(ArtefactError):
             Model.from_artefact(Artefact.pack(manifest, artefact.arrays))
