@@ -104,7 +104,7 @@ class Admission:
     def admit_many(self, requests: Sequence[Request]) -> list[Answer]:
         """Admit messages in one round trip, in order; one answer each. Raises like `admit`, for all of them.
 
-        After one that is busy the rest are busy too (`why` is `order`), so that all of them can be sent again as they are.
+        After one that is busy the rest are busy too (`why` is `order`): all of them can be sent again as they are.
         """
         for attempt in range(2):
             pipeline = self._client.pipeline(transaction=False)
