@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ from PIL import Image, ImageDraw
 
 from gaussline.worker.contract.limits import ImageLimits
 from gaussline.worker.errors import SourceError
+from gaussline.worker.learning import pipeline
 from gaussline.worker.learning.dataset import Sample, read_dataset
 from gaussline.worker.learning.features import extract_features
 from gaussline.worker.learning.fit import FitOptions, fit_gaussians, fit_model, fit_moments
 from gaussline.worker.learning.pipeline import BackboneOptions, ImageFeatures, measure, read_features, split_scores
 from gaussline.worker.vision.backbones import load_backbone
 from gaussline.worker.vision.features import FeatureExtractor
-from gaussline.worker.vision.runtime import RuntimeChoice
+from gaussline.worker.vision.runtime import RuntimeChoice, choose_runtime
 from gaussline.worker.vision.weights import WeightsSource
 
 SIDE = 48
@@ -203,7 +205,8 @@ def _distances_of_changed(
     return np.stack([g.mahalanobis(x[bad]) for g, x in zip(gaussians, changed, strict=True)], axis=1)
 
 
-def test_backbone_options_open_what_they_name(plates: Path) -> None:
+def test_backbone_options_open_what_they_name(plates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "choose_runtime", partial(choose_runtime, budget_s=0.05))
     options = BackboneOptions(
         "squeezenet1_1",
         random_seed=3,
