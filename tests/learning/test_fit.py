@@ -83,6 +83,22 @@ def test_the_realised_rate_is_the_stated_one(rule: Rule) -> None:
     assert stats.kstest(realised, stats.beta(3, 27).cdf).pvalue > 1e-3
 
 
+def test_standardised_levels_are_on_one_scale_for_frames_that_the_fit_has_not_seen() -> None:
+    """Scales of the training frames themselves would not do: in 24 dimensions they lie half a scale nearer."""
+    options = replace(OPTIONS, estimator=Estimator.EMPIRICAL, rule=Rule.STANDARDISED)
+    _, training = _drawn(120, options)
+    fresh, apart, seen = normal(2000, seed=1), [], []
+    for seed in range(5):
+        features = normal(120, seed=seed + 2)
+        model = fit_model(features, SPEC, options)
+        median = np.median(model.distances(list(fresh)), axis=0)
+        apart.append((median - model.combination.offset) / model.combination.scale)
+        trained = np.median(model.distances([level[training] for level in features]), axis=0)
+        seen.append((median - trained) / model.combination.scale)
+    assert np.abs(np.mean(apart, axis=0)).max() < 0.2
+    assert np.mean(seen, axis=0)[-1] > 0.45
+
+
 def test_calibrating_on_training_frames_would_not_hold_the_rate() -> None:
     """The test before can fail: the same fit, calibrated on the frames that it was fitted on."""
     fresh, realised = normal(2000, seed=1), []

@@ -23,6 +23,7 @@ from gaussline.worker.gaussian.density import Gaussian, Projection, fit_gaussian
 from gaussline.worker.gaussian.moments import Moments
 
 UPDATE_FRAMES = 256
+FOLDS = 5
 FEWEST_TRAINING = 3
 """Two frames show one direction, and shrinkage has nothing to shrink by."""
 
@@ -143,12 +144,15 @@ def _refuse(count: int, options: FitOptions) -> None:
 def _combination(
     arrays: Sequence[NDArray[Any]], training: NDArray[np.int64], spec: BackboneSpec, options: FitOptions
 ) -> Combination:
-    """The rule; where it learns scales, from a fifth of the training frames under Gaussians of the other four."""
+    """The rule; where it learns scales, from each fifth of the training frames under Gaussians of the other four."""
     if options.rule is not Rule.STANDARDISED:
         return Combination(options.rule)
-    aside, rest = np.split(training, [max(2, len(training) // 5)])
-    gaussians = fit_gaussians(fit_moments([level[rest] for level in arrays]), spec.levels, options)
-    return Combination.learn(options.rule, _distances(gaussians, arrays, aside))
+    distances = []
+    for aside in np.array_split(training, min(FOLDS, len(training))):
+        rest = np.setdiff1d(training, aside)
+        gaussians = fit_gaussians(fit_moments([level[rest] for level in arrays]), spec.levels, options)
+        distances.append(_distances(gaussians, arrays, aside))
+    return Combination.learn(options.rule, np.concatenate(distances))
 
 
 def _distances(
