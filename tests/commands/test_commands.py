@@ -130,7 +130,7 @@ def test_models_are_listed_shown_exported_and_never_change(cli: Cli, model_file:
     copy = tmp_path / "copy.safetensors"
     cli("models", "export", "plate", "1", "--output", str(copy))
     assert copy.read_bytes() == model_file.read_bytes()
-    assert json.loads(cli("models", "show", "plate", "1").stdout)["digest"] == row["digest"]
+    assert json.loads(cli("models", "show", "plate", "1", "--json").stdout)["digest"] == row["digest"]
     assert "no version 7" in cli("models", "promote", "plate", "7", code=1).stderr
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(model_file.read_bytes()[:-100])
@@ -148,7 +148,7 @@ def test_fit_makes_a_version_and_refuses_what_cannot_hold(cli: Cli, parts: Path,
     base = ["fit", str(parts), "--backbone", "squeezenet1_1", "--weights", str(weights), "--levels", "features.1"]
     settings: Any = {"GAUSSLINE_MEMORY_FORMAT": "channels_last"}
     few = cli(*base, "--rate", "0.01", code=1, **settings)
-    assert "99 calibration frames" in few.stderr
+    assert "needs 99 of them" in few.stderr
     made = json.loads(cli(*base, "--rate", "0.1", "--json", "--promote", **settings).stdout)
     assert (made["model"], made["version"], made["promoted"]) == ("default", 1, True)
     assert made["report"]["calibration_frames"] == 12
