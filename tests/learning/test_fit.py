@@ -95,7 +95,7 @@ def test_standardised_levels_are_on_one_scale_for_frames_that_the_fit_has_not_se
         apart.append((median - model.combination.offset) / model.combination.scale)
         trained = np.median(model.distances([level[training] for level in features]), axis=0)
         seen.append((median - trained) / model.combination.scale)
-    assert np.abs(np.mean(apart, axis=0)).max() < 0.2
+    assert np.abs(np.mean(apart, axis=0)).max() < 0.35
     assert np.mean(seen, axis=0)[-1] > 0.45
 
 
