@@ -100,9 +100,6 @@ def root(
 
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point: expected mistakes become one plain message on standard error and an exit code."""
-    # Threads of a backbone that spin while they wait for each other steal the cores from those they wait for: beside
-    # decoding, Redis and a producer on two cores that costs up to five sixths of the frames. Asleep, they cost little.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(arguments, prog_name="gaussline")
     except GausslineError as error:
