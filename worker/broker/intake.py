@@ -27,6 +27,10 @@ QUANTUM_FRAMES = 8
 """How far an earlier deadline may jump the fair order."""
 CLAIM_CAMERAS = 64
 """Cameras looked at by one claim call; the next goes on from there."""
+AUDIT_FIELDS = 512
+"""Messages looked at by one audit; the next goes on from there. A bound on how long it holds Redis (about 2 ms)."""
+FORGET_AFTER_MS = 3_600_000
+"""Idle time after which a dead worker's name is forgotten."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,8 +75,10 @@ class Intake:
         self._worker = check_name("worker", worker)
         self._idle_ms = (int(claim_after_s * 1000), int(slow_claim_after_s * 1000))
         self._cursor = ""
+        self._audited = ("", "0")
         self._take = Script("take")
         self._claim = Script("claim")
+        self._audit = Script("audit")
         self._release = Script("release")
         self._reconcile = Script("reconcile")
 
@@ -93,7 +99,11 @@ class Intake:
                 raise
 
     def claim(self, *, max_frames: int, max_bytes: int) -> list[Message]:
-        """Messages whose worker is dead or too slow, up to the bounds; goes on where the last call stopped."""
+        """Messages whose worker is dead or too slow, up to the bounds; goes on where the last call stopped.
+
+        Then, within what is left of the bounds, messages that nobody would read or claim any more: deleted behind our
+        back (no payload), or acknowledged by somebody who did not settle them.
+        """
         args = [
             self._keys.prefix,
             self._worker,
@@ -105,6 +115,17 @@ class Intake:
         ]
         after, items = self._claim(self._client, [self._keys.cameras], args)
         self._cursor = after.decode()
+        messages = [_message(*item) for item in items]
+        max_frames -= sum(message.frame_count for message in messages)
+        max_bytes -= sum(message.size_bytes for message in messages)
+        if max_frames > 0 and max_bytes > 0:
+            messages += self._find(max_frames, max_bytes)
+        return messages
+
+    def _find(self, max_frames: int, max_bytes: int) -> list[Message]:
+        args = [self._keys.prefix, self._worker, max_frames, max_bytes, *self._audited, AUDIT_FIELDS]
+        camera, cursor, items = self._audit(self._client, [self._keys.cameras, self._keys.ready], args)
+        self._audited = (camera.decode(), cursor.decode())
         return [_message(*item) for item in items]
 
     def release(self, messages: Iterable[Message]) -> int:
@@ -119,8 +140,8 @@ class Intake:
 
     def reconcile(self) -> tuple[int, int]:
         """Put cameras with unread messages in line, and make missing groups; (cameras put in line, groups made)."""
-        keys = [self._keys.cameras, self._keys.ready, self._keys.totals, self._keys.bell]
-        woken, made = self._reconcile(self._client, keys, [self._keys.prefix])
+        keys = [self._keys.cameras, self._keys.ready, self._keys.totals, self._keys.bell, self._keys.workers]
+        woken, made, _ = self._reconcile(self._client, keys, [self._keys.prefix, FORGET_AFTER_MS])
         return int(woken), int(made)
 
 

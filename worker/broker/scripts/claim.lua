@@ -6,6 +6,7 @@
 local prefix, consumer = ARGV[1], ARGV[2]
 local dead_ms, slow_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
 local max_frames, max_bytes, most = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[8])
+local PAGE = 64
 local cameras = redis.call('HKEYS', KEYS[1])
 table.sort(cameras)
 local from = 1
@@ -13,42 +14,63 @@ for i, name in ipairs(cameras) do
   if name > ARGV[7] then from = i break end
 end
 local out, frames, bytes, after = {}, 0, 0, ''
-local alive = {}
 local looked = 0
+
+local function full() return frames >= max_frames or bytes >= max_bytes end
+
+local alive = {}
+local function lives(owner)
+  if alive[owner] == nil then
+    alive[owner] = owner == consumer or redis.call('EXISTS', prefix .. 'worker:' .. owner) == 1
+  end
+  return alive[owner]
+end
+
+local function claim(camera, stream, owner, id, delivered)
+  local meta = redis.call('HGET', prefix .. 'index:' .. camera, id) or ''
+  local found = redis.call('XRANGE', stream, id, id)
+  local fields = found[1] and found[1][2] or false
+  if not fields and meta == '' then
+    redis.call('XACK', stream, 'workers', id)
+    return
+  end
+  local deliveries, crashes = delivered + 1, 0
+  if fields and not lives(owner) and owner ~= 'released' then
+    crashes = redis.call('HINCRBY', prefix .. 'crashes:' .. camera, id, 1)
+  else
+    crashes = tonumber(redis.call('HGET', prefix .. 'crashes:' .. camera, id) or '0')
+  end
+  -- A deleted entry is not claimed: Redis 7 would drop it from the pending list, and settling acknowledges it there.
+  -- JUSTID alone would leave the delivery count as it was.
+  if fields then redis.call('XCLAIM', stream, 'workers', consumer, 0, id, 'RETRYCOUNT', deliveries, 'JUSTID') end
+  frames = frames + tonumber(string.match(meta, '^(%d+)') or '1')
+  bytes = bytes + tonumber(string.match(meta, '^%d+:%d+:%d+:(%d+)') or '0')
+  out[#out + 1] = {camera, id, meta, fields, deliveries, crashes}
+end
+
+-- Owner by owner: a living worker's many messages must not hide a dead one's behind them.
+local function claim_of(camera, stream, owner)
+  local start, threshold = '-', lives(owner) and slow_ms or dead_ms
+  while not full() do
+    local page = redis.call('XPENDING', stream, 'workers', 'IDLE', threshold, start, '+', PAGE, owner)
+    for _, item in ipairs(page) do
+      if full() then return end
+      claim(camera, stream, owner, item[1], item[4])
+    end
+    if #page < PAGE then return end
+    start = '(' .. page[#page][1]
+  end
+end
+
 for step = 0, #cameras - 1 do
-  if frames >= max_frames or bytes >= max_bytes or looked >= most then break end
+  if full() or looked >= most then break end
   local camera = cameras[(from - 1 + step) % #cameras + 1]
   local stream = prefix .. 'frames:' .. camera
   looked = looked + 1
   after = camera
-  local pending = redis.pcall('XPENDING', stream, 'workers', 'IDLE', dead_ms, '-', '+', 64)
+  local pending = redis.pcall('XPENDING', stream, 'workers')
   if type(pending) == 'table' and not pending.err then
-    for _, item in ipairs(pending) do
-      if frames >= max_frames or bytes >= max_bytes then break end
-      local id, owner, idle = item[1], item[2], item[3]
-      if alive[owner] == nil then
-        alive[owner] = owner == consumer or redis.call('EXISTS', prefix .. 'worker:' .. owner) == 1
-      end
-      if not alive[owner] or idle >= slow_ms then
-        local index = prefix .. 'index:' .. camera
-        local meta = redis.call('HGET', index, id) or ''
-        local found = redis.call('XRANGE', stream, id, id)
-        local fields = found[1] and found[1][2] or false
-        local crashes = tonumber(redis.call('HGET', prefix .. 'crashes:' .. camera, id) or '0')
-        if not alive[owner] and owner ~= 'released' then
-          crashes = redis.call('HINCRBY', prefix .. 'crashes:' .. camera, id, 1)
-        end
-        -- A deleted entry is not claimed: Redis 7 would drop it from the pending list, and settling acknowledges it there.
-        if fields then redis.call('XCLAIM', stream, 'workers', consumer, 0, id, 'JUSTID') end
-        if fields or meta ~= '' then
-          frames = frames + tonumber(string.match(meta, '^(%d+)') or '1')
-          bytes = bytes + tonumber(string.match(meta, '^%d+:%d+:%d+:(%d+)') or '0')
-          out[#out + 1] = {camera, id, meta, fields, item[4] + 1, crashes}
-        else
-          redis.call('XACK', stream, 'workers', id)
-        end
-      end
-    end
+    for _, owner in ipairs(pending[4] or {}) do claim_of(camera, stream, owner[1]) end
   end
 end
 if looked >= #cameras then after = '' end

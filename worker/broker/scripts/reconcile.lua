@@ -1,27 +1,59 @@
 -- Make the order of service agree with the streams again: whatever has unread messages is put in line, groups are made.
--- Covers entries that came without admission, a lost doorbell, a destroyed group and a flush.
--- KEYS: cameras hash, ready zset, totals hash, bell list
--- ARGV: key prefix
--- Returns: {cameras put in line, groups made}
-local prefix = ARGV[1]
-local woken, made = 0, 0
-local vtime = tonumber(redis.call('HGET', KEYS[3], 'vtime') or '0')
-for _, camera in ipairs(redis.call('HKEYS', KEYS[1])) do
-  local stream = prefix .. 'frames:' .. camera
-  local length = redis.call('EXISTS', stream) == 1 and redis.call('XLEN', stream) or 0
-  if length > 0 then
-    local pending = redis.pcall('XPENDING', stream, 'workers')
-    if type(pending) == 'table' and pending.err then
-      redis.call('XGROUP', 'CREATE', stream, 'workers', '0')
-      redis.call('HSET', prefix .. 'camera:' .. camera, 'group', '1')
-      pending = {0}
-      made = made + 1
+-- Covers entries that came without admission, a lost doorbell, a destroyed group and a flush. Once a minute it also
+-- forgets workers that are long gone, which every group would remember for ever.
+-- KEYS: cameras hash, ready zset, totals hash, bell list, workers hash
+-- ARGV: key prefix, idle ms after which a dead worker is forgotten
+-- Returns: {cameras put in line, groups made, consumers forgotten}
+local prefix, gone_ms = ARGV[1], tonumber(ARGV[2])
+local woken, made, forgotten = 0, 0, 0
+local totals = redis.call('HMGET', KEYS[3], 'vtime', 'swept_s')
+local vtime = tonumber(totals[1] or '0')
+local now_s = tonumber(redis.call('TIME')[1])
+local sweep = math.abs(now_s - tonumber(totals[2] or '0')) >= 60
+
+local function last_delivered(stream)
+  local groups = redis.call('XINFO', 'GROUPS', stream)
+  for _, group in ipairs(groups) do
+    local named, last = false, nil
+    for i = 1, #group, 2 do
+      if group[i] == 'name' then named = group[i + 1] == 'workers' end
+      if group[i] == 'last-delivered-id' then last = group[i + 1] end
     end
-    if length > pending[1] and not redis.call('ZSCORE', KEYS[2], camera) then
-      redis.call('ZADD', KEYS[2], vtime, camera)
-      woken = woken + 1
+    if named then return last end
+  end
+end
+
+local function forget(stream)
+  for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', stream, 'workers')) do
+    local about = {}
+    for i = 1, #consumer, 2 do about[consumer[i]] = consumer[i + 1] end
+    if about.pending == 0 and about.idle >= gone_ms and about.name ~= 'released'
+      and redis.call('EXISTS', prefix .. 'worker:' .. about.name) == 0 then
+      redis.call('XGROUP', 'DELCONSUMER', stream, 'workers', about.name)
+      redis.call('HDEL', KEYS[5], about.name)
+      forgotten = forgotten + 1
     end
   end
 end
+
+for _, camera in ipairs(redis.call('HKEYS', KEYS[1])) do
+  local stream = prefix .. 'frames:' .. camera
+  if redis.call('EXISTS', stream) == 1 then
+    local last = last_delivered(stream)
+    if not last then
+      redis.call('XGROUP', 'CREATE', stream, 'workers', '0')
+      redis.call('HSET', prefix .. 'camera:' .. camera, 'group', '1')
+      last = '0-0'
+      made = made + 1
+    end
+    -- Asked of the stream itself: lengths and pending counts lie where entries were deleted.
+    if not redis.call('ZSCORE', KEYS[2], camera) and redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1] then
+      redis.call('ZADD', KEYS[2], vtime, camera)
+      woken = woken + 1
+    end
+    if sweep then forget(stream) end
+  end
+end
+if sweep then redis.call('HSET', KEYS[3], 'swept_s', now_s) end
 if woken > 0 and redis.call('LLEN', KEYS[4]) < 16 then redis.call('LPUSH', KEYS[4], '1') end
-return {woken, made}
+return {woken, made, forgotten}
