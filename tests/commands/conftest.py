@@ -14,6 +14,7 @@ from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.learning.dataset import read_dataset
 from gaussline.worker.learning.fit import FitOptions, fit_model
 from gaussline.worker.learning.pipeline import BackboneOptions, read_features
+from tests.broker.way import Way
 from tests.support.cli import Cli
 
 _lines = itertools.count()
@@ -32,6 +33,14 @@ def cli(server: EmbeddedRedis) -> Iterator[Cli]:
     line = Cli(server.url, f"line{next(_lines)}")
     yield line
     line.close()
+
+
+@pytest.fixture
+def way(cli: Cli) -> Iterator[Way]:
+    """The same line, without the command line."""
+    opened = Way(cli.url, cli.line)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="package")

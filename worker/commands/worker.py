@@ -19,7 +19,6 @@ from gaussline.worker.errors import BrokerUnavailable, GausslineError, ModelErro
 from gaussline.worker.settings import Settings
 
 if TYPE_CHECKING:
-    from gaussline.worker.contract.model import Model
     from gaussline.worker.engine.host import Host
 
 EPILOG = """Examples:
@@ -94,7 +93,7 @@ def _check(settings: Settings) -> None:
         found = first_model(Registry(host.client, settings.line))
         if found is None:
             return f"line {settings.line}: Redis answers; no model is promoted yet, a worker would wait for one"
-        _open(host, found[1])
+        host.open(found[1])
         reasons = host.readiness().reasons
         if reasons:
             raise ModelError("\n".join(reasons))
@@ -153,23 +152,16 @@ def _serve(settings: Settings, connect_for_s: float) -> None:
         _wait_for_redis(host, connect_for_s)
         model = host.wait_for_model()
         if model is not None:
-            _open(host, model)
+            host.open(model)
         if model is None or host.stopping:
             say("stopped", released_messages=0)
             return
+        if model.spec.random_weights:
+            logger.warning("RANDOM WEIGHTS: every verdict means nothing", extra={"worker": name})
         say("ready", runtime=str(host.runtime))
         released = host.run()
         log.tell_ended()
         say("stopped", released_messages=released)
-
-
-def _open(host: Host, model: Model) -> None:
-    if model.spec.random_weights and not host.settings.allow_random_weights:
-        raise ModelError(
-            "the promoted model was fitted with random weights: its verdicts would mean nothing "
-            "(GAUSSLINE_ALLOW_RANDOM_WEIGHTS=true allows them, for demonstrations)"
-        )
-    host.open(model)
 
 
 def _wait_for_redis(host: Host, connect_for_s: float) -> None:

@@ -50,7 +50,7 @@ class Form(logging.Formatter):
             return json.dumps(fields, ensure_ascii=False)
         head = f"{fields.pop('time')} {fields.pop('level'):7} {_one_line(fields.pop('event'))}"
         traceback = fields.pop("traceback", "")
-        pairs = "".join(f" {name}={_quoted(value)}" for name, value in fields.items())
+        pairs = "".join(f" {name}={_quoted(value)}" for name, value in fields.items() if value is not None)
         return head + pairs + (f"\n{traceback}" if traceback else "")
 
     def _safe(self, value: Any) -> Any:

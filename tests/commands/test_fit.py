@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.commands.workers import start_worker
+from tests.support.cli import Cli
+
+
+def test_fit_makes_a_version_and_refuses_what_cannot_hold(cli: Cli, parts: Path, tmp_path: Path) -> None:
+    import torch
+    from torchvision.models import squeezenet1_1  # the light install has no torch
+
+    torch.manual_seed(0)
+    weights = tmp_path / "weights.pth"
+    torch.save(squeezenet1_1(weights=None).state_dict(), weights)
+    base = ["fit", str(parts), "--backbone", "squeezenet1_1", "--weights", str(weights), "--levels", "features.1"]
+    settings: Any = {"GAUSSLINE_MEMORY_FORMAT": "channels_last"}
+    few = cli(*base, "--rate", "0.01", code=1, **settings)
+    assert "needs 99 of them" in few.stderr
+    made = json.loads(cli(*base, "--rate", "0.1", "--json", "--promote", **settings).stdout)
+    assert (made["model"], made["version"], made["promoted"]) == ("default", 1, True)
+    assert made["report"]["calibration_frames"] == 12
+    wrong = cli(*base[:-1], "features.77", "--rate", "0.1", code=1, **settings)
+    assert "features.77" in wrong.stderr
+    assert "no folder" in cli("fit", str(tmp_path / "nowhere"), code=2).stderr
+
+
+def test_a_fit_from_recorded_events_and_frames_kept_in_a_folder(
+    cli: Cli, model_file: Path, parts: Path, tmp_path: Path
+) -> None:
+    cli("models", "import", str(model_file))
+    cli("models", "promote", "default", "1")
+    nothing = cli("fit", "--events", "default", "--rate", "0.1", code=1)
+    assert "GAUSSLINE_FEATURES=all" in nothing.stderr
+    kept = {"GAUSSLINE_KEPT_STORE": f"file://{tmp_path / 'kept'}"}
+    start_worker(cli, GAUSSLINE_FEATURES="all", GAUSSLINE_KEEP_PASS_SHARE="1", **kept)
+    cli("produce", str(parts / "good"), "--camera", "cam1", "--quiet")
+    read = cli("verdicts", "--follow", "--json", "--group", "mes", "--limit", "40")
+    verdicts = [json.loads(line) for line in read.stdout.splitlines()]
+    assert all(verdict["kept"] for verdict in verdicts)
+    copy = tmp_path / "copy.png"
+    cli("kept", "get", "cam1:1:7", "--output", str(copy), code=0, **kept)
+    names = sorted(path.name for path in (parts / "good").glob("*.png"))
+    assert copy.read_bytes() == (parts / "good" / names[7]).read_bytes()
+    passed = sum(verdict["decision"] == "pass" for verdict in verdicts)
+    assert passed >= 30
+    made = json.loads(cli("fit", "--events", "default", "--rate", "0.15", "--json").stdout)
+    assert made["version"] == 2
+    assert made["report"]["training_frames"] + made["report"]["calibration_frames"] == passed
+    odd = {"GAUSSLINE_KEPT_STORE": "s3:/bucket", "GAUSSLINE_ALLOW_RANDOM_WEIGHTS": "true", "GAUSSLINE_HTTP_PORT": "0"}
+    wrong = cli("worker", code=2, **odd)
+    assert "kept_store" in wrong.stderr
