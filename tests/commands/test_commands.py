@@ -226,7 +226,7 @@ def test_a_fit_from_recorded_events_and_frames_kept_in_a_folder(
     verdicts = [json.loads(line) for line in read.stdout.splitlines()]
     assert all(verdict["kept"] for verdict in verdicts)
     copy = tmp_path / "copy.png"
-    cli("kept", "get", "cam1:1:7", "--output", str(copy), code=0, **kept)
+    cli("kept", "get", "cam1:1:7", "--output", str(copy), env=kept)
     names = sorted(path.name for path in (parts / "good").glob("*.png"))
     assert copy.read_bytes() == (parts / "good" / names[7]).read_bytes()
     passed = sum(verdict["decision"] == "pass" for verdict in verdicts)
@@ -235,5 +235,5 @@ def test_a_fit_from_recorded_events_and_frames_kept_in_a_folder(
     assert made["version"] == 2
     assert made["report"]["training_frames"] + made["report"]["calibration_frames"] == passed
     odd = {"GAUSSLINE_KEPT_STORE": "s3:/bucket", "GAUSSLINE_ALLOW_RANDOM_WEIGHTS": "true", "GAUSSLINE_HTTP_PORT": "0"}
-    wrong = cli("worker", code=2, **odd)
+    wrong = cli("worker", code=2, env=odd)
     assert "kept_store" in wrong.stderr

@@ -34,14 +34,14 @@ def test_a_fit_from_recorded_events_and_frames_kept_in_a_folder(
     cli("models", "promote", "default", "1")
     nothing = cli("fit", "--events", "default", "--rate", "0.1", code=1)
     assert "GAUSSLINE_FEATURES=all" in nothing.stderr
-    kept = {"GAUSSLINE_KEPT_STORE": f"file://{tmp_path / 'kept'}"}
-    start_worker(cli, GAUSSLINE_FEATURES="all", GAUSSLINE_KEEP_PASS_SHARE="1", **kept)
+    kept = f"file://{tmp_path / 'kept'}"
+    start_worker(cli, GAUSSLINE_FEATURES="all", GAUSSLINE_KEEP_PASS_SHARE="1", GAUSSLINE_KEPT_STORE=kept)
     cli("produce", str(parts / "good"), "--camera", "cam1", "--quiet")
     read = cli("verdicts", "--follow", "--json", "--group", "mes", "--limit", "40")
     verdicts = [json.loads(line) for line in read.stdout.splitlines()]
     assert all(verdict["kept"] for verdict in verdicts)
     copy = tmp_path / "copy.png"
-    cli("kept", "get", "cam1:1:7", "--output", str(copy), code=0, **kept)
+    cli("kept", "get", "cam1:1:7", "--output", str(copy), code=0, GAUSSLINE_KEPT_STORE=kept)
     names = sorted(path.name for path in (parts / "good").glob("*.png"))
     assert copy.read_bytes() == (parts / "good" / names[7]).read_bytes()
     passed = sum(verdict["decision"] == "pass" for verdict in verdicts)
@@ -50,5 +50,5 @@ def test_a_fit_from_recorded_events_and_frames_kept_in_a_folder(
     assert made["version"] == 2
     assert made["report"]["training_frames"] + made["report"]["calibration_frames"] == passed
     odd = {"GAUSSLINE_KEPT_STORE": "s3:/bucket", "GAUSSLINE_ALLOW_RANDOM_WEIGHTS": "true", "GAUSSLINE_HTTP_PORT": "0"}
-    wrong = cli("worker", code=2, **odd)
+    wrong = cli("worker", code=2, env=odd)
     assert "kept_store" in wrong.stderr

@@ -117,7 +117,7 @@ def test_random_weights_are_refused_unless_somebody_allowed_them(fitted: Cli) ->
 
 
 def test_check_says_everything_that_is_wrong_and_starts_nothing(fitted: Cli, way: Way) -> None:
-    told = fitted("worker", "--check", **QUICK).stdout
+    told = fitted("worker", "--check", env=QUICK).stdout
     assert "is free" in told
     assert "default version 1 runs as cpu, channels_last" in told
     assert way.client.hlen(way.keys.workers) == 0
@@ -126,13 +126,13 @@ def test_check_says_everything_that_is_wrong_and_starts_nothing(fitted: Cli, way
         holder.listen()
         port = str(holder.getsockname()[1])
         wrong = {"GAUSSLINE_HTTP_PORT": port, "GAUSSLINE_REDIS_URL": "redis://127.0.0.1:1"}
-        first, second = fitted("worker", "--check", code=2, **QUICK | wrong).stderr.splitlines()
+        first, second = fitted("worker", "--check", code=2, env=QUICK | wrong).stderr.splitlines()
         assert f"http_port {port}" in first
         assert "cannot be reached" in second
-        taken = fitted("worker", code=2, **QUICK | {"GAUSSLINE_HTTP_PORT": port}).stderr
+        taken = fitted("worker", code=2, env=QUICK | {"GAUSSLINE_HTTP_PORT": port}).stderr
         assert "GAUSSLINE_HTTP_PORT" in taken
         assert len(taken.splitlines()) == 1
 
 
 def test_check_before_the_first_model_is_no_mistake(cli: Cli) -> None:
-    assert "no model is promoted yet" in cli("worker", "--check", **QUICK).stdout
+    assert "no model is promoted yet" in cli("worker", "--check", env=QUICK).stdout

@@ -35,7 +35,7 @@ def own(model_file: Path) -> Iterator[tuple[EmbeddedRedis, Cli, Way]]:
 def test_while_redis_stalls_it_lives_is_not_ready_and_a_second_signal_ends_it(
     own: tuple[EmbeddedRedis, Cli, Way],
 ) -> None:
-    server, cli, way = own
+    server, cli, _ = own
     worker = start_worker(cli, GAUSSLINE_REDIS_TIMEOUT_S="30")
     os.kill(server.pid, signal.SIGSTOP)
     begin = time.monotonic()
@@ -101,7 +101,7 @@ def test_a_password_comes_from_its_file_and_is_never_written(tmp_path: Path) -> 
         cli = Cli(server.url, "line1")
         assert "refused the login" in cli("ledger", code=3).stderr
         settings = {"GAUSSLINE_REDIS_PASSWORD_FILE": str(file)}
-        assert "no camera" in cli("ledger", **settings).stdout
+        assert "no camera" in cli("ledger", env=settings).stdout
         worker = start_worker(cli, ready=False, **settings)
         eventually(lambda: "no model" in worker.get("/readyz")[1], what="a worker that waits for a model")
         server.kill()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -27,11 +28,13 @@ class Cli:
         """The environment of its commands."""
         return environment(**{"GAUSSLINE_REDIS_URL": self.url, "GAUSSLINE_LINE": self.line, **more})
 
-    def __call__(self, *arguments: str, code: int = 0, **settings: str) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *arguments: str, code: int = 0, env: Mapping[str, str] | None = None, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run one command to its end; its exit code must be `code`, and no traceback may show."""
         done = subprocess.run(
             [sys.executable, "-m", "gaussline.worker.commands.main", *arguments],
-            env=self.settings(**settings),
+            env=self.settings(**(env or {}), **settings),
             capture_output=True,
             text=True,
             timeout=100,
