@@ -90,6 +90,29 @@ def fit_gaussians(moments: Sequence[Moments], levels: Sequence[str], options: Fi
     return tuple(gaussians)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """What scores frames, all but the working point: one Gaussian a level, and how levels are combined."""
+
+    gaussians: tuple[Gaussian, ...]
+    combination: Combination
+    moments: tuple[Moments, ...]
+
+    def distances(self, features: Sequence[ArrayLike], rows: NDArray[np.intp] | None = None) -> NDArray[np.float64]:
+        """(n, d) features a level, or some rows of them, to (n, L) distances."""
+        return _distances(self.gaussians, [np.asarray(level) for level in features], rows)
+
+
+def fit_rows(
+    features: Sequence[ArrayLike], rows: NDArray[np.intp], levels: Sequence[str], options: FitOptions
+) -> Fitted:
+    """Fit on some rows of (n, d) features a level, and on nothing else. Raises FitError naming the level."""
+    arrays = [np.asarray(level) for level in features]
+    moments = fit_moments([level[rows] for level in arrays])
+    gaussians = fit_gaussians(moments, levels, options)
+    return Fitted(gaussians, _combination(arrays, rows, levels, options), moments)
+
+
 def fit_model(
     features: Sequence[ArrayLike], spec: BackboneSpec, options: FitOptions, info: dict[str, Any] | None = None
 ) -> Model:
@@ -105,17 +128,14 @@ def fit_model(
         _refuse(count, options)
     order = np.random.default_rng(options.seed).permutation(count)
     calibration, training = order[:held], order[held:]
-    moments = fit_moments([level[training] for level in arrays])
-    gaussians = fit_gaussians(moments, spec.levels, options)
-    combination = _combination(arrays, training, spec, options)
-    distances = _distances(gaussians, arrays, calibration)
-    point = calibrate(combination.combine(distances), options.rate, options.method)
+    fitted = fit_rows(arrays, training, spec.levels, options)
+    point = calibrate(fitted.combination.combine(fitted.distances(arrays, calibration)), options.rate, options.method)
     return Model(
         spec,
-        gaussians,
-        combination,
+        fitted.gaussians,
+        fitted.combination,
         point,
-        moments,
+        fitted.moments,
         {"training_frames": len(training), "calibration_frames": held, "seed": options.seed, **(info or {})},
     )
 
@@ -142,7 +162,7 @@ def _refuse(count: int, options: FitOptions) -> None:
 
 
 def _combination(
-    arrays: Sequence[NDArray[Any]], training: NDArray[np.int64], spec: BackboneSpec, options: FitOptions
+    arrays: Sequence[NDArray[Any]], training: NDArray[np.intp], levels: Sequence[str], options: FitOptions
 ) -> Combination:
     """The rule; where it learns scales, from each fifth of the training frames under Gaussians of the other four."""
     if options.rule is not Rule.STANDARDISED:
@@ -150,16 +170,16 @@ def _combination(
     distances = []
     for aside in np.array_split(training, min(FOLDS, len(training))):
         rest = np.setdiff1d(training, aside)
-        gaussians = fit_gaussians(fit_moments([level[rest] for level in arrays]), spec.levels, options)
+        gaussians = fit_gaussians(fit_moments([level[rest] for level in arrays]), levels, options)
         distances.append(_distances(gaussians, arrays, aside))
     return Combination.learn(options.rule, np.concatenate(distances))
 
 
 def _distances(
-    gaussians: Sequence[Gaussian], arrays: Sequence[NDArray[Any]], rows: NDArray[np.int64]
+    gaussians: Sequence[Gaussian], arrays: Sequence[NDArray[Any]], rows: NDArray[np.intp] | None
 ) -> NDArray[np.float64]:
     pairs = zip(gaussians, arrays, strict=True)
-    return np.stack([gaussian.mahalanobis(level[rows]) for gaussian, level in pairs], axis=1)
+    return np.stack([g.mahalanobis(level if rows is None else level[rows]) for g, level in pairs], axis=1)
 
 
 def report(model: Model, held_out: Sequence[ArrayLike] | None = None) -> dict[str, Any]:
