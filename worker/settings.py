@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     )
     features_max_bytes: Bytes = Field(512 * 2**20, description="Bound of one model's feature events in bytes.")
 
+    feedback_max_entries: int = Field(100_000, ge=1, description="Most entries of the feedback stream.")
+
     # --- telemetry ---------------------------------------------------------------------------------------------------
     http_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
     http_port: int = Field(9108, ge=0, le=65_535, description="Port of the same; 0 takes a free one and logs it.")

@@ -11,6 +11,7 @@ from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.contract.clock import from_text
 from gaussline.worker.contract.dead_letter import DeadLetter
 from gaussline.worker.contract.feature_event import FeatureEvent
+from gaussline.worker.contract.feedback import Feedback, Label
 from gaussline.worker.contract.frame import Frame, FrameBatch
 from gaussline.worker.contract.verdict import Decision, ModelRef, Reason, Verdict
 
@@ -87,6 +88,7 @@ EVENT = FeatureEvent(
     weight=10.0,
     statistics={"exposure": 0.5},
 )
+FEEDBACK = Feedback("cam1:3:1042", Label.BAD, "Ada Müller", "crack at final check")
 LETTER = DeadLetter("cam1:3:1044", "cam1", Reason.UNDECODABLE, "not a jpeg: marker ff00", 1, 2, b"\x00\xffbytes")
 
 

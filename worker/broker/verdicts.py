@@ -74,6 +74,24 @@ class Verdicts:
             for entry_id, fields in entries
         ]
 
+    def find(self, frame_id: str, *, count: int = 1000) -> dict[str, Any] | None:
+        """The verdict of one frame, None where it is not on the stream (any more).
+
+        The stream has no index by frame: it is read backwards from its end, `count` entries a call, so a young verdict
+        is found at once and a missing one costs a reading of the whole stream.
+        """
+        wanted, position = frame_id.encode(), "+"
+        while True:
+            with translated("looking for a verdict"):
+                entries = self._client.xrevrange(self._keys.verdicts, max=position, count=count)
+            for _, fields in entries:
+                if fields[b"id"] == wanted:
+                    found: dict[str, Any] = json.loads(fields[b"json"])
+                    return found
+            if len(entries) < count:
+                return None
+            position = f"({entries[-1][0].decode()}"
+
     def follow(
         self, *, group: str | None = None, after: str | None = None, stop_after_s: float | None = None
     ) -> Iterator[tuple[str, dict[str, Any]]]:

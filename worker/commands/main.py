@@ -21,6 +21,7 @@ COMMANDS = {
     "worker": ("gaussline.worker.commands.worker", "worker", "Judge frames."),
     "produce": ("gaussline.producer.command", "produce", "Push frames of a folder, video, camera, or synthetic ones."),
     "verdicts": ("gaussline.worker.commands.verdicts", "verdicts", "Read and follow verdicts."),
+    "feedback": ("gaussline.worker.commands.feedback", "feedback", "Say of a frame that it is good or bad."),
     "ledger": ("gaussline.worker.commands.ledger", "ledger", "The balance of every camera."),
     "cameras": ("gaussline.worker.commands.cameras", "app", "Cameras: list, set."),
     "subscribers": ("gaussline.worker.commands.subscribers", "app", "Durable cursors: list, register, unregister."),

@@ -129,6 +129,11 @@ class Keys:
         """Stream: the feature events of one model."""
         return f"{self.prefix}features:{model}"
 
+    @property
+    def feedback(self) -> str:
+        """Stream, capped: what people and an MES say of frames; the learner reads it."""
+        return self.prefix + "feedback"
+
     # --- workers ---------------------------------------------------------------------------------------------------
     def worker(self, worker: str) -> str:
         """String with a time to live: the heartbeat of one worker."""
