@@ -93,7 +93,16 @@ class Settings(BaseSettings):
         "trim", description="At the hard bound: trim the oldest verdicts though unread (counted), or refuse new frames."
     )
     features: Literal["off", "sample", "all"] = Field(
-        "off", description="Write feature events: for a learner or a watcher."
+        "off", description="Write feature events, for fits and learners: of all judged frames, or of a sample."
+    )
+    features_share: float = Field(
+        0.1, gt=0, le=1, description="With features=sample: share of the frames outside the reservoir that is written."
+    )
+    reservoir_share: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of frames drawn for calibration before they are scored; they never teach a model.",
     )
     features_max_bytes: Bytes = Field(512 * 2**20, description="Bound of one model's feature events in bytes.")
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gaussline.worker.engine.draw import Draw
 from tests.commands.workers import start_worker
 from tests.support.cli import Cli
 
@@ -35,7 +36,13 @@ def test_a_fit_from_recorded_events_and_frames_kept_in_a_folder(
     nothing = cli("fit", "--events", "default", "--rate", "0.1", code=1)
     assert "GAUSSLINE_FEATURES=all" in nothing.stderr
     kept = f"file://{tmp_path / 'kept'}"
-    start_worker(cli, GAUSSLINE_FEATURES="all", GAUSSLINE_KEEP_PASS_SHARE="1", GAUSSLINE_KEPT_STORE=kept)
+    start_worker(
+        cli,
+        GAUSSLINE_FEATURES="all",
+        GAUSSLINE_RESERVOIR_SHARE="0.4",
+        GAUSSLINE_KEEP_PASS_SHARE="1",
+        GAUSSLINE_KEPT_STORE=kept,
+    )
     cli("produce", str(parts / "good"), "--camera", "cam1", "--quiet")
     read = cli("verdicts", "--follow", "--json", "--group", "mes", "--limit", "40")
     verdicts = [json.loads(line) for line in read.stdout.splitlines()]
@@ -46,9 +53,14 @@ def test_a_fit_from_recorded_events_and_frames_kept_in_a_folder(
     assert copy.read_bytes() == (parts / "good" / names[7]).read_bytes()
     passed = sum(verdict["decision"] == "pass" for verdict in verdicts)
     assert passed >= 30
+    few = cli("fit", "--events", "default", "--rate", "0.01", code=1, GAUSSLINE_RESERVOIR_SHARE="0.4")
+    assert "needs 99: record about 248 frames" in few.stderr
     made = json.loads(cli("fit", "--events", "default", "--rate", "0.15", "--json").stdout)
     assert made["version"] == 2
-    assert made["report"]["training_frames"] + made["report"]["calibration_frames"] == passed
+    report = made["report"]
+    drawn = sum(f"cam1:1:{n}" in Draw("reservoir", 0.4) for n in range(40))
+    assert report["calibration_frames"] == drawn
+    assert report["training_frames"] + report["calibration_frames"] == passed + report["reservoir_failed"]
     odd = {"GAUSSLINE_KEPT_STORE": "s3:/bucket", "GAUSSLINE_ALLOW_RANDOM_WEIGHTS": "true", "GAUSSLINE_HTTP_PORT": "0"}
     wrong = cli("worker", code=2, env=odd)
     assert "kept_store" in wrong.stderr

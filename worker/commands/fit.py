@@ -60,6 +60,10 @@ def fit(
     The working point comes from frames the fit has not seen; a rate they are too few for is refused, with the number
     that is needed.
 
+    From recorded events, frames that passed teach, and the reservoir calibrates: a share of all frames, drawn before
+    they were scored (GAUSSLINE_RESERVOIR_SHARE), failed ones included. Defective parts in it make the working point
+    milder: with more of them than the stated rate, fit on a folder of parts that are known to be good.
+
     Example: gaussline fit parts/ --rate 0.02 --promote
     """
     from gaussline.worker.broker.client import connect
@@ -95,8 +99,13 @@ def fit(
             )
         assert registry is not None
         recorded = read_recorded(client, settings.line, events, registry)
-        err().print(f"{len(recorded.features[0])} passed frames recorded under version {recorded.version} of {events}")
-        model = fit_model(recorded.features, recorded.spec, options, {"events": events, "base": recorded.version})
+        recorded.require(rate, settings.reservoir_share)
+        err().print(
+            f"{events}, recorded up to version {recorded.version}: {recorded.teaching} passed frames teach, "
+            f"{recorded.calibrating} of the reservoir calibrate ({recorded.reservoir_failed} of them had failed)"
+        )
+        origin = {"events": events, "base": recorded.version, "reservoir_failed": recorded.reservoir_failed}
+        model = fit_model(recorded.features, recorded.spec, options, origin, calibrating=recorded.reservoir)
     else:
         if folder is None:
             raise typer.BadParameter("give a folder, or --events MODEL", param_hint="FOLDER")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from gaussline.worker.contract.dead_letter import METADATA_ONLY, DeadLetter
 from gaussline.worker.contract.feature_event import FeatureEvent
 from gaussline.worker.contract.frame import BadFrame, Frame, encode_batch, frame_id
 from gaussline.worker.contract.verdict import Decision, Reason, Verdict
+from gaussline.worker.engine.draw import Draw
 from gaussline.worker.engine.judgement import Judgement
 from gaussline.worker.engine.prepare import MessageWork, Refusal
 
@@ -33,13 +33,25 @@ class Concluder:
     """Pure: the same work gives the same conclusion on every worker, so that a doubled attempt changes nothing.
 
     Args:
-        keep_pass_share: share of passed frames that are kept, chosen by a stable hash of the frame's identity.
+        keep_pass_share: share of passed frames that are kept.
+        reservoir_share: share of frames whose feature events are marked for calibration.
+        features_share: share of the other frames whose feature events are written.
     """
 
-    def __init__(self, line: str, worker: str, keep_pass_share: float) -> None:
+    def __init__(
+        self,
+        line: str,
+        worker: str,
+        keep_pass_share: float,
+        *,
+        reservoir_share: float = 0.0,
+        features_share: float = 1.0,
+    ) -> None:
         self._line = line
         self._worker = worker
-        self._keep_below = int(keep_pass_share * 2**32)
+        self._kept = Draw("kept", keep_pass_share)
+        self._reservoir = Draw("reservoir", reservoir_share)
+        self._teaching = Draw("features", features_share)
 
     def conclude(self, work: MessageWork[Any]) -> list[FrameConclusion]:
         """One conclusion a frame, in the message's order."""
@@ -58,10 +70,6 @@ class Concluder:
             data=message.payload or b"",
         )
 
-    def keeps(self, identity: str) -> bool:
-        """Whether a passed frame of this identity is kept; the same answer on every worker and every day."""
-        return zlib.crc32(identity.encode()) < self._keep_below
-
     def _frame(self, work: MessageWork[Any], offset: int, outcome: object) -> FrameConclusion:
         if isinstance(outcome, Judgement):
             return self._judged(work, offset, outcome)
@@ -76,7 +84,7 @@ class Concluder:
         sequence = message.first_sequence + offset
         identity = frame_id(message.camera, message.epoch, sequence)
         decision = Decision.FAIL if judgement.failed else Decision.PASS
-        keep = judgement.failed or self.keeps(identity)
+        keep = judgement.failed or identity in self._kept
         verdict = Verdict(
             id=identity,
             line=self._line,
@@ -97,26 +105,33 @@ class Concluder:
             kept=keep,
             random_weights=judgement.random_weights,
         )
-        event = None
-        if judgement.features is not None:
-            event = (
-                judgement.model.name,
-                FeatureEvent(
-                    id=identity,
-                    camera=message.camera,
-                    captured_us=source.captured_us,
-                    admitted_us=message.admitted_us,
-                    decision=decision,
-                    model=judgement.model.name,
-                    version=judgement.model.version,
-                    digest=judgement.model.digest,
-                    spec_digest=judgement.spec_digest,
-                    score=judgement.score,
-                    p_value=judgement.p_value,
-                    features=judgement.features,
-                ).encode(),
-            )
+        event = self._event(identity, source, message.admitted_us, judgement)
         return FrameConclusion(verdict, self._bytes(work, offset, source) if keep else None, None, event)
+
+    def _event(self, identity: str, source: Frame, admitted_us: int, judgement: Judgement) -> tuple[str, bytes] | None:
+        """The frame's feature event and its model; None where none is to be written."""
+        if judgement.features is None:
+            return None
+        reservoir = identity in self._reservoir
+        if not reservoir and identity not in self._teaching:
+            return None
+        event = FeatureEvent(
+            id=identity,
+            camera=identity.split(":", 1)[0],
+            captured_us=source.captured_us,
+            admitted_us=admitted_us,
+            decision=Decision.FAIL if judgement.failed else Decision.PASS,
+            model=judgement.model.name,
+            version=judgement.model.version,
+            digest=judgement.model.digest,
+            spec_digest=judgement.spec_digest,
+            score=judgement.score,
+            p_value=judgement.p_value,
+            features=judgement.features,
+            reservoir=reservoir,
+            weight=1.0 if reservoir else 1.0 / self._teaching.share,
+        )
+        return judgement.model.name, event.encode()
 
     def _refused(self, work: MessageWork[Any], offset: int, refusal: Refusal) -> FrameConclusion:
         message = work.message

@@ -139,7 +139,7 @@ class Host:
             Scorer(model.spec, self.runtime.device),
             limits,
             lambda: book.page,
-            write_features=settings.features == "all",
+            write_features=settings.features != "off",
             allow_random=settings.allow_random_weights,
         )
         book = ModelBook(self.client, settings.line, judge.prepare, self._observer)
@@ -168,6 +168,8 @@ class Host:
                 drain_s=settings.drain_s,
                 keep_pass_share=settings.keep_pass_share,
                 message_limits=MessageLimits(settings.message_max_bytes, settings.message_max_frames),
+                reservoir_share=settings.reservoir_share,
+                features_share=settings.features_share if settings.features == "sample" else 1.0,
             ),
             now_us=self.clock,
             observer=self._observer,

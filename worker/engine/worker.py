@@ -53,6 +53,7 @@ class WorkerConfig:
         intake_bytes: encoded bytes taken and not yet settled.
         claim_every_s: period of looking for dead workers' messages, and of reconciling with the streams.
         drain_s: time to finish in after a stop.
+        keep_pass_share, reservoir_share, features_share: see `Concluder`.
     """
 
     line: str
@@ -65,6 +66,8 @@ class WorkerConfig:
     drain_s: float
     keep_pass_share: float
     message_limits: MessageLimits
+    reservoir_share: float = 0.0
+    features_share: float = 1.0
 
 
 class Worker(Generic[Image]):
@@ -91,7 +94,13 @@ class Worker(Generic[Image]):
         self._monotonic = monotonic
         self._observer = observer or Observer()
         self._preparer = Preparer(judge.to_image, limits=config.message_limits, now_us=now_us)
-        self._concluder = Concluder(config.line, config.name, config.keep_pass_share)
+        self._concluder = Concluder(
+            config.line,
+            config.name,
+            config.keep_pass_share,
+            reservoir_share=config.reservoir_share,
+            features_share=config.features_share,
+        )
         # Two batches ahead keep the backbone fed; more would only age frames out of the fair order of the queue.
         self._credit = Credit(2 * config.batch_max_frames, config.intake_bytes)
         self._handover: Handover[PreparedFrame[Image]] = Handover(

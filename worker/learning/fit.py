@@ -114,20 +114,33 @@ def fit_rows(
 
 
 def fit_model(
-    features: Sequence[ArrayLike], spec: BackboneSpec, options: FitOptions, info: dict[str, Any] | None = None
+    features: Sequence[ArrayLike],
+    spec: BackboneSpec,
+    options: FitOptions,
+    info: dict[str, Any] | None = None,
+    *,
+    calibrating: NDArray[np.bool_] | None = None,
 ) -> Model:
     """Fit and calibrate on (n, d) features a level of normal frames. Raises FitError, with the frames needed.
 
     Which frames calibrate is drawn by the seed before anything is looked at; nothing that makes a score, the scales of
     a standardised combination included, is learnt from them. So the stated rate is held exactly (see `calibrate`).
+
+    Args:
+        calibrating: (n,) where the frames that calibrate were drawn already, by chance and before anybody looked: which
+            ones. `options.calibration_share` is not used then.
     """
     arrays = _checked(features, spec)
     count = len(arrays[0])
-    held = options.held(count)
-    if held < frames_needed(options.rate) or count - held < FEWEST_TRAINING:
-        _refuse(count, options)
-    order = np.random.default_rng(options.seed).permutation(count)
-    calibration, training = order[:held], order[held:]
+    if calibrating is not None:
+        calibration, training = np.flatnonzero(calibrating), np.flatnonzero(~calibrating)
+        held = len(calibration)
+    else:
+        held = options.held(count)
+        if held < frames_needed(options.rate) or count - held < FEWEST_TRAINING:
+            _refuse(count, options)
+        order = np.random.default_rng(options.seed).permutation(count)
+        calibration, training = order[:held], order[held:]
     fitted = fit_rows(arrays, training, spec.levels, options)
     point = calibrate(fitted.combination.combine(fitted.distances(arrays, calibration)), options.rate, options.method)
     return Model(
