@@ -41,8 +41,11 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Beat once, so that the worker is alive before it takes anything, then go on beating."""
-        self.beat()
+        """Beat once, so that the worker is alive before it takes anything, then go on beating.
+
+        Where Redis cannot be reached just now nothing can be taken either: `on_error` is told, and the next beat tries.
+        """
+        self._try()
         self._thread.start()
 
     def beat(self) -> None:
@@ -67,7 +70,10 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._stopping.wait(self._period_s):
-            try:
-                self.beat()
-            except BrokerError as error:
-                self._on_error(error)
+            self._try()
+
+    def _try(self) -> None:
+        try:
+            self.beat()
+        except BrokerError as error:
+            self._on_error(error)
