@@ -46,8 +46,11 @@ class Way:
 
     def settle(self, messages: Sequence[Message], decision: str = "pass", **bounds: Any) -> list[bool]:
         """Settle messages, every frame with the same decision."""
-        settler = Settler(self.client, self.line, SettleBounds(**bounds))
-        return settler.settle([settlement(message, decision) for message in messages])
+        return self.settler(**bounds).settle([settlement(message, decision) for message in messages])
+
+    def settler(self, **bounds: Any) -> Settler:
+        """What settles."""
+        return Settler(self.client, self.line, SettleBounds(**bounds))
 
     def ledger(self) -> Ledger:
         """The ledger now."""

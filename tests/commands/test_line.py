@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from gaussline.worker.contract.verdict import Decision
+from gaussline.worker.contract.dead_letter import DeadLetter
+from gaussline.worker.contract.frame import Frame, encode_batch
+from gaussline.worker.contract.verdict import Decision, Reason
 from tests.broker.way import Way
 from tests.commands.published import publish
 from tests.support.cli import Cli
@@ -113,3 +115,33 @@ def test_dead_letters_are_counted_listed_and_given_back(cli: Cli, way: Way, tmp_
     cli("dead", "get", "undecodable", "cam1:1:0", "--output", str(copy))
     assert copy.read_bytes() == b"broken"
     assert "no dead letter" in cli("dead", "get", "poison", "cam1:1:0", "--output", str(copy), code=1).stderr
+
+
+def test_a_dead_letter_is_shown_and_dropped(cli: Cli, way: Way) -> None:
+    publish(way, NOT_JUDGED, NOT_JUDGED, NOT_JUDGED)
+    told = json.loads(cli("dead", "show", "undecodable", "cam1:1:1", "--json").stdout)
+    assert (told["id"], told["deliveries"], told["size_bytes"]) == ("cam1:1:1", 1, 6)
+    assert "no frame batch" in told["holds"]
+    assert "deliveries   1" in cli("dead", "show", "undecodable", told["entry"]).stdout
+    assert "1 dead letters" in cli("dead", "drop", "undecodable", "cam1:1:0").stdout
+    assert json.loads(cli("dead", "drop", "undecodable", "--older-than", "1h", "--json").stdout)["removed"] == 0
+    assert json.loads(cli("dead", "drop", "undecodable", "--all", "--json").stdout)["removed"] == 2
+    (row,) = json.loads(cli("dead", "list", "--json").stdout)
+    assert (row["total"], row["letters"], row["removed"], row["size_bytes"]) == (3, 0, 3, 0)
+    assert "name letters" in cli("dead", "drop", "undecodable", code=2).stderr
+    assert "no stretch" in cli("dead", "drop", "undecodable", "--older-than", "long", code=2).stderr
+
+
+def test_dead_letters_are_retried_and_what_cannot_be_is_said(cli: Cli, way: Way) -> None:
+    publish(way, NOT_JUDGED)
+    batch = encode_batch("cam1", 1, 5, [Frame(b"picture", "png", 1, part="A-5")])
+    letter = DeadLetter("cam1:1:5", "cam1", Reason.UNDECODABLE, "a bad lamp", data=batch)
+    way.client.xadd(way.keys.dead("undecodable"), letter.to_fields())
+    assert "part A-5" in cli("dead", "show", "undecodable", "cam1:1:5").stdout
+    told = cli("dead", "retry", "undecodable", "--all", "--json")
+    answer = json.loads(told.stdout)
+    assert [one["frames"] for one in answer["retried"]] == [["cam1.retry:1:0"]]
+    assert [one["id"] for one in answer["left"]] == ["cam1:1:0"]
+    assert "no frame batch" in cli("dead", "retry", "undecodable", "cam1:1:0", code=1).stderr
+    assert "no dead letter" in cli("dead", "retry", "undecodable", "cam1:1:5", code=1).stderr
+    assert way.ledger().in_flight == 1

@@ -25,6 +25,8 @@ class Status(StrEnum):
     BUSY = "busy"
     FENCED = "fenced"
     UNKNOWN_EPOCH = "unknown_epoch"
+    GONE = "gone"
+    """Of a retry alone: the dead letter is not there any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Admission:
         self._budgets = (camera_budget_bytes, line_budget_bytes)
         self._admit = Script("admit")
         self._open = Script("open_camera")
+        self._retry = Script("retry")
         keys = self._keys
         self._admit_keys = [
             keys.camera(camera),
@@ -120,6 +123,11 @@ class Admission:
                         raise
             self._admit.ensure(self._client)
         raise BrokerError("admit: the script cannot be loaded")
+
+    def admit_letter(self, request: Request, letter_id: str, reason: str) -> Answer:
+        """Admit what a dead letter holds, and remove the letter, in one step; `gone` where it is not there."""
+        keys = [*self._admit_keys, self._keys.dead(reason), self._keys.dead_stats]
+        return _answer(self._retry(self._client, keys, [*self._args(request), letter_id, reason]))
 
     def count_dropped(self, frames: int) -> None:
         """Write down that the producer dropped frames by its policy."""

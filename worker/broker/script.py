@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -17,7 +18,7 @@ class Script:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.source = (resources.files("gaussline.worker.broker.scripts") / f"{name}.lua").read_text("utf-8")
+        self.source = _source(name)
         self._sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, client: Redis, keys: Sequence[str], args: Sequence[Any]) -> Any:
@@ -36,3 +37,13 @@ class Script:
         """Load the script, so that pipelined calls by digest find it."""
         with translated(self.name):
             client.script_load(self.source)
+
+
+_INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
+
+
+def _source(name: str) -> str:
+    """A script's text; one that it includes stands before it, as a function of KEYS and ARGV by its own name."""
+    text = (resources.files("gaussline.worker.broker.scripts") / f"{name}.lua").read_text("utf-8")
+    inner = [f"local function {other}(KEYS, ARGV)\n{_source(other)}\nend\n" for other in _INCLUDE.findall(text)]
+    return "".join([*inner, text])

@@ -31,13 +31,13 @@ def _console(*, stderr: bool) -> Console:
     return console
 
 
-def progress() -> Progress:
+def progress(of: str = "images") -> Progress:
     """A progress bar with the time left, on standard error."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("images, left"),
+        TextColumn(f"{of}, left"),
         TimeRemainingColumn(),
         TextColumn("gone"),
         TimeElapsedColumn(),

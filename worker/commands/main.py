@@ -26,7 +26,7 @@ COMMANDS = {
     "cameras": ("gaussline.worker.commands.cameras", "app", "Cameras: list, set."),
     "subscribers": ("gaussline.worker.commands.subscribers", "app", "Durable cursors: list, register, unregister."),
     "kept": ("gaussline.worker.commands.kept", "app", "Kept frames: list, get."),
-    "dead": ("gaussline.worker.commands.dead", "app", "Dead letters: list, get."),
+    "dead": ("gaussline.worker.commands.dead", "app", "Dead letters: list, show, get, retry, drop."),
 }
 _NEEDS_WORKER = ("torch", "torchvision", "scipy", "prometheus_client")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import typer
 
 from gaussline.worker.broker.client import time_us
 from gaussline.worker.broker.verdicts import Verdicts
+from gaussline.worker.commands.ago import seconds_of
 from gaussline.worker.commands.options import Line, RedisUrl, open_line
 from gaussline.worker.contract.clock import from_text
 from gaussline.worker.contract.verdict import Decision
@@ -32,8 +32,6 @@ again the next time, and `id` recognises it. A Redis that goes away while verdic
 Entry = tuple[str, dict[str, Any]]
 BLOCK_S = 1.0
 RETRY_S = (0.1, 5.0)
-_AGO = re.compile(r"(\d{1,9})([smhd])\Z", re.ASCII)
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _COLUMNS = f"{'judged (UTC)':12} {'decision':10} {'frame':24} {'part':16} p-value  score / threshold  model"
 
 
@@ -129,9 +127,9 @@ def _patiently(patient: bool, call: Callable[..., Any], *arguments: Any, **named
 
 
 def _since_us(text: str, now_us: int) -> int:
-    ago = _AGO.match(text)
-    if ago is not None:
-        return max(0, now_us - int(ago[1]) * _SECONDS[ago[2]] * 1_000_000)
+    ago_s = seconds_of(text)
+    if ago_s is not None:
+        return max(0, now_us - ago_s * 1_000_000)
     try:
         return from_text(text)
     except ContractError:

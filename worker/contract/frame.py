@@ -40,6 +40,7 @@ class Frame:
         shape: (H, W) or (H, W, C) with C of 1, 3 or 4; raw arrays only.
         dtype: one of `DTYPES`; raw arrays only.
         trace: W3C `traceparent` of the frame's trace, where tracing is on.
+        retry_of: identity of the frame whose dead letter this one is a retry of.
     """
 
     data: bytes
@@ -50,6 +51,7 @@ class Frame:
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
     trace: str | None = None
+    retry_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def encode_batch(camera: str, epoch: int, first_sequence: int, frames: list[Fram
     packed: list[dict[str, Any]] = []
     for frame in frames:
         fields: dict[str, Any] = {"encoding": frame.encoding, "captured_us": frame.captured_us, "data": frame.data}
-        for name in ("part", "deadline_us", "shape", "dtype", "trace"):
+        for name in ("part", "deadline_us", "shape", "dtype", "trace", "retry_of"):
             value = getattr(frame, name)
             if value is not None:
                 fields[name] = value
@@ -173,9 +175,10 @@ def _frame(fields: object, limits: MessageLimits) -> Frame | BadFrame:
     deadline = fields.get("deadline_us")
     if deadline is not None and not (type(deadline) is int and 0 < deadline < MAX_US):
         return BadFrame(Reason.INVALID_FRAME, f"deadline_us is {deadline!r:.60}, not a time in microseconds", **known)
-    trace = fields.get("trace")
-    if not (isinstance(trace, str) and len(trace) <= limits.max_text):
-        trace = None  # a broken trace context must not cost a part its verdict
+    trace, retry_of = fields.get("trace"), fields.get("retry_of")
+    # A broken trace context, or reference, must not cost a part its verdict.
+    trace = trace if isinstance(trace, str) and len(trace) <= limits.max_text else None
+    retry_of = retry_of if isinstance(retry_of, str) and len(retry_of) <= limits.max_text else None
     shape = fields.get("shape")
     dtype = fields.get("dtype")
     if encoding == "raw":
@@ -183,5 +186,5 @@ def _frame(fields: object, limits: MessageLimits) -> Frame | BadFrame:
             return BadFrame(Reason.INVALID_ARRAY, f"shape is {shape!r:.60}, not (H, W) or (H, W, C)", **known)
         if not isinstance(dtype, str) or dtype not in DTYPES:
             return BadFrame(Reason.INVALID_ARRAY, f"dtype is {dtype!r:.40}, none of {sorted(DTYPES)}", **known)
-        return Frame(data, encoding, captured, part, deadline, tuple(shape), dtype, trace)
-    return Frame(data, encoding, captured, part, deadline, None, None, trace)
+        return Frame(data, encoding, captured, part, deadline, tuple(shape), dtype, trace, retry_of)
+    return Frame(data, encoding, captured, part, deadline, None, None, trace, retry_of)

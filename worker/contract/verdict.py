@@ -66,6 +66,7 @@ class Verdict:
         kept: the frame's bytes were kept and can be asked for by its id.
         heat_map: reference of the heat map, where one was made.
         random_weights: the backbone had random weights; such a verdict means nothing (demo and tests only).
+        retry_of: the frame whose dead letter this one is a retry of. Written only where it is one.
     """
 
     id: str
@@ -90,6 +91,7 @@ class Verdict:
     heat_map: str | None = None
     random_weights: bool = False
     judged_us: int = 0
+    retry_of: str | None = None
 
     def to_json(self) -> str:
         """The whole verdict as one line of JSON, `judged_at` included."""
@@ -126,6 +128,8 @@ class Verdict:
             "captured_at": None if self.captured_us is None else to_text(self.captured_us),
             "admitted_at": to_text(self.admitted_us),
         }
+        if self.retry_of is not None:
+            fields["retry_of"] = self.retry_of
         # allow_nan: a NaN is no JSON, and a score that is none must never reach an MES.
         return json.dumps(fields, separators=(",", ":"), ensure_ascii=False, allow_nan=False)[:-1]
 
@@ -164,6 +168,7 @@ class Verdict:
                 heat_map=fields.get("heat_map"),
                 random_weights=fields.get("random_weights", False),
                 judged_us=from_text(fields["judged_at"]),
+                retry_of=fields.get("retry_of"),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ContractError(f"text is no verdict: {type(error).__name__}: {str(error)[:200]}") from None

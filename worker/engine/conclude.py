@@ -104,6 +104,7 @@ class Concluder:
             backbone=judgement.backbone,
             kept=keep,
             random_weights=judgement.random_weights,
+            retry_of=source.retry_of,
         )
         event = self._event(identity, source, message.admitted_us, judgement)
         return FrameConclusion(verdict, self._bytes(work, offset, source) if keep else None, None, event)
@@ -159,6 +160,7 @@ class Concluder:
             part=None if source is None else source.part,
             reason=refusal.reason,
             detail=refusal.detail[:500],
+            retry_of=source.retry_of if isinstance(source, Frame) else None,
         )
         dead = DeadLetter(
             id=identity,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from gaussline.worker.broker.client import Redis, connect, time_us
 from gaussline.worker.broker.control import Control
+from gaussline.worker.broker.dead_letters import DeadLetters
 from gaussline.worker.broker.heartbeat import Heartbeat
 from gaussline.worker.broker.intake import Intake
 from gaussline.worker.broker.kept_folder import KeptFolder
@@ -33,6 +35,8 @@ from gaussline.worker.vision.weights import WeightsSource
 
 WATCH_S = 1.0
 """How soon a moved pointer is seen where its event was lost."""
+AGE_S = 30.0
+"""How often dead letters over their age are removed where no newer ones come."""
 
 
 def worker_name(settings: Settings) -> str:
@@ -237,6 +241,7 @@ class Host:
         """Beside the stages: turn the page when pointers move, trim what may go, follow Redis's clock."""
         client = self._connect()
         control = Control(client, self.settings.line)
+        letters, aged_s = DeadLetters(client, self.settings.line), float("-inf")
         assert self._book is not None
         assert self.clock is not None
         while not self._stopping.is_set():
@@ -251,6 +256,9 @@ class Host:
                     max_bytes=self.settings.verdict_max_bytes,
                     policy=self.settings.verdict_full_policy,
                 )
+                if time.monotonic() - aged_s >= AGE_S:
+                    letters.age(self.settings.dead_max_age_s)
+                    aged_s = time.monotonic()
                 self._observer.turned("watch")
             except GausslineError as error:
                 self._observer.trouble("watch", error)
