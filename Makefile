@@ -14,6 +14,8 @@ DATA ?=
 WEIGHTS ?=
 BACKBONE ?=
 ARGS ?=
+SEED ?=
+EPISODES ?=
 
 .PHONY: help
 help: ## Show this list
@@ -41,6 +43,12 @@ lint: environment ## Check style, format, types and shell scripts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/shellcheck .ci/run scripts/environment
 	@$(BIN)/python scripts/typecheck
+
+# Faults on purpose. The long run of docs/reliability.md is EPISODES=600; a finding prints how to run its episode again.
+.PHONY: faults
+faults: export OMP_NUM_THREADS ?= 1
+faults: environment ## Break a line on purpose and count; SEED=1 EPISODES=100 ARGS='--help'
+	@$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(EPISODES),--episodes $(EPISODES)) $(ARGS)
 
 .PHONY: bench
 bench: environment ## The pipeline beside its peers, in one run; WEIGHTS=file BACKBONE=name ARGS='--help'

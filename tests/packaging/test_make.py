@@ -47,6 +47,11 @@ def test_make_bench_passes_on_what_was_given(ready: Path) -> None:
     assert result.stdout.strip() == "python|-m|bench.pipeline|--weights|w.pth|--rounds|1|", result.stderr
 
 
+def test_make_faults_passes_on_what_was_given(ready: Path) -> None:
+    result = told("make", "faults", "SEED=7", "EPISODES=500", "ARGS=--lanes 2", cwd=ready)
+    assert result.stdout.strip() == "python|-m|tests.faults|--seed|7|--episodes|500|--lanes|2|", result.stderr
+
+
 def test_make_test_runs_pytest_and_answers_with_its_status(ready: Path) -> None:
     assert told("make", "test", "ARGS=-k name", cwd=ready).stdout.startswith("pytest|")
     (ready / ".venv" / "bin" / "pytest").write_text("#!/bin/sh\nexit 1\n", "utf-8")

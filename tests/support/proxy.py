@@ -1,7 +1,8 @@
-"""A small TCP proxy before a Redis, which loses answers, tears requests and goes away when it is told to."""
+"""A small TCP proxy before a Redis, which loses answers, tears requests, dawdles and goes away when it is told to."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable
@@ -19,14 +20,22 @@ class Proxy:
         self._path = socket_path
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
+        self._clients: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._away = False
         self.lose_reply: Callable[[], bool] = lambda: False
         """Asked for each answer that Redis gave to a script: True loses it and cuts the connection."""
         self.tear_request: Callable[[int], int | None] = lambda size: None
         """Asked for each call of a script with its size: a number passes that many bytes on and cuts."""
+        self.delay_s = 0.0
+        """Each piece waits so long before it is passed on, in both directions."""
+        self.bytes_per_s = 0.0
+        """How fast bytes are passed on, in both directions; 0 is as fast as they come."""
+        self.mute = False
+        """Swallow every answer; the connection stays."""
         self.lost = 0
         self.torn = 0
+        self._ending = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._accepting = threading.Thread(target=self._accept, daemon=True)
 
@@ -46,6 +55,33 @@ class Proxy:
         with self._lock:
             self._away = False
 
+    def cut(self) -> int:
+        """Cut every connection, and take new ones at once; how many there were."""
+        with self._lock:
+            self._cut_all()
+            return len(self._open) // 2
+
+    def half_close(self) -> None:
+        """End the answers of every connection, while its requests are still passed on."""
+        with self._lock:
+            for client in self._clients:
+                with contextlib.suppress(OSError):
+                    client.shutdown(socket.SHUT_WR)
+
+    def heal(self) -> None:
+        """Pass everything on at once again."""
+        self.delay_s = self.bytes_per_s = 0.0
+        self.mute = False
+        self.lose_reply = lambda: False
+        self.tear_request = lambda size: None
+        self.come_back()
+
+    def dawdle(self, size: int) -> None:
+        """Wait as long as the delay and the rate say."""
+        wait_s = self.delay_s + (size / self.bytes_per_s if self.bytes_per_s else 0.0)
+        if wait_s:
+            self._ending.wait(wait_s)
+
     def __enter__(self) -> Proxy:
         self._accepting.start()
         return self
@@ -53,6 +89,7 @@ class Proxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ending.set()
         self.go_away()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -82,6 +119,7 @@ class Proxy:
                     server.close()
                     continue
                 self._open |= {client, server}
+                self._clients.add(client)
             pair = _Pair(self, client, server)
             for target in (pair.pass_requests, pair.pass_replies):
                 thread = threading.Thread(target=target, daemon=True)
@@ -92,6 +130,7 @@ class Proxy:
         """Both directions of a connection are over."""
         with self._lock:
             self._open -= set(ends)
+            self._clients -= set(ends)
         for end in ends:
             end.close()
 
@@ -117,6 +156,7 @@ class _Pair:
                     self._proxy.torn += 1
                     _send(self._server, data[:keep])
                     return
+                self._proxy.dawdle(len(data))
                 if not _send(self._server, data):
                     return
         finally:
@@ -129,6 +169,9 @@ class _Pair:
                 if in_script and self._proxy.lose_reply():
                     self._proxy.lost += 1
                     return
+                self._proxy.dawdle(len(data))
+                if self._proxy.mute:
+                    continue
                 if not _send(self._client, data):
                     return
         finally:

@@ -1,0 +1,234 @@
+"""What the harness's processes do: produce, judge, subscribe. Each writes what it saw into a journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from random import Random
+from typing import Any, Final
+
+from gaussline.producer.clock import SystemClock
+from gaussline.producer.producer import Producer
+from gaussline.producer.shot import Shot
+from gaussline.worker.broker.client import connect, time_us
+from gaussline.worker.broker.heartbeat import Heartbeat
+from gaussline.worker.broker.intake import Intake
+from gaussline.worker.broker.settle import Settler
+from gaussline.worker.broker.verdicts import Verdicts, trim_verdicts
+from gaussline.worker.contract.limits import MessageLimits
+from gaussline.worker.engine.clock import RedisClock
+from gaussline.worker.engine.observer import Observer
+from gaussline.worker.engine.worker import Worker, WorkerConfig
+from gaussline.worker.errors import BrokerError, BrokerUnavailable
+from gaussline.worker.settings import Settings
+from tests.faults import broken
+from tests.faults.frames import Kind, broken_png, pixels
+from tests.faults.judge import HarnessJudge
+
+TIMEOUT_S: Final = 1.0
+"""Time-out of one call to Redis; short, so that a stalled server is met by time-outs too."""
+CLAIM_AFTER_S: Final = 0.4
+SLOW_CLAIM_AFTER_S: Final = 0.8
+HEARTBEAT_S: Final = 0.1
+LATE_US: Final = 60_000_000
+
+
+class Journal:
+    """Lines that are in the file when `write` returns, SIGKILL or not."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+
+    def write(self, **fields: Any) -> None:
+        """Append one line."""
+        os.write(self._file, json.dumps(fields).encode() + b"\n")
+
+
+class JumpingClock(SystemClock):
+    """A camera computer whose clock is set wrong, and set again at random; waits are as they are."""
+
+    def __init__(self, draw: Random, most_s: float) -> None:
+        self._draw = draw
+        self._most_s = most_s
+        self._off_us = 0
+
+    def now_us(self) -> int:
+        """UTC now, as far as this computer knows."""
+        if self._most_s and self._draw.random() < 0.1:
+            self._off_us = int(self._draw.uniform(-self._most_s, self._most_s) * 1e6)
+        return super().now_us() + self._off_us
+
+
+def produce(
+    name: str,
+    url: str,
+    line: str,
+    journal: str,
+    camera: str,
+    seed: int,
+    first_token: int,
+    frames: int,
+    message_frames: int,
+    frame_bytes: int,
+    gap_s: float,
+    kinds: dict[str, float],
+    clock_jumps_s: float = 0.0,
+    full: str = "block",
+    camera_budget_bytes: int = 2**28,
+) -> None:
+    """Send frames with the tokens from `first_token` on; the journal says what was offered, and what was told of it.
+
+    A producer that follows a killed one goes on behind the last token that was offered: what its forerunner was not
+    told stays unknown, as for a camera.
+    """
+    draw = Random(seed)
+    notes = Journal(journal)
+    pause = threading.Event()
+    clock = JumpingClock(draw, clock_jumps_s)
+    settings = Settings.load(
+        {},
+        redis_url=url,
+        line=line,
+        redis_timeout_s=TIMEOUT_S,
+        full_policy=full,
+        camera_budget_bytes=camera_budget_bytes,
+        message_max_bytes=min(camera_budget_bytes, 2**20),
+    )
+    token, end = first_token, first_token + frames
+    weights = [kinds.get(kind.name, 0.0) for kind in Kind]
+    with Producer(camera, settings=settings, clock=clock, random=draw, connect_for_s=60.0) as producer:
+        while token < end:
+            count = min(draw.randint(1, message_frames), end - token)
+            drawn = draw.choices(list(Kind), weights, k=count)
+            notes.write(offer=token, kinds=drawn)
+            shots = [_shot(token + place, kind, draw.randint(8, frame_bytes)) for place, kind in enumerate(drawn)]
+            receipt = producer.send_many(shots)[0]
+            notes.write(told=token, ids=receipt.ids if receipt.admitted else [], status=receipt.status.value)
+            token += count
+            pause.wait(draw.expovariate(1.0 / gap_s) if gap_s else 0.0)
+        notes.write(done=True)
+
+
+def _shot(token: int, kind: Kind, size: int) -> Shot:
+    part = str(token)
+    if kind is Kind.BROKEN:
+        return Shot(broken_png(token), part, encoding="png")
+    image = pixels(token, kind, size)
+    if kind is Kind.LATE:
+        long_ago = SystemClock().now_us() - LATE_US
+        return Shot(image, part, captured_at=long_ago, deadline=timedelta(seconds=1))
+    return Shot(image, part)
+
+
+class Notes(Observer):
+    """Writes a worker's faults to its standard error, where a person looks after a finding."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def surprise(self, stage: str, error: BaseException) -> None:
+        """Nobody expected it: the checker is told."""
+        self._journal.write(surprise=f"{stage}: {type(error).__name__}: {error}"[:500])
+
+
+def judge(
+    name: str,
+    url: str,
+    line: str,
+    journal: str,
+    slow_batches: list[int] | None = None,
+    slow_s: float = 0.0,
+    trim: bool = False,
+    broken_as: str = "",
+    batch_frames: int = 16,
+    batch_s: float = 0.0,
+    batch_wait_s: float = 0.002,
+) -> None:
+    """A worker process: the product's stages, heartbeat and clock around a judge without a network."""
+    notes = Journal(journal)
+    watch = connect(url, timeout_s=TIMEOUT_S)
+    clock = _until(lambda: RedisClock(lambda: time_us(watch)))
+    make_intake, make_settler = broken.parts(broken_as) if broken_as else (Intake, Settler)
+    worker: Worker[Any] = Worker(
+        make_intake(
+            connect(url, timeout_s=TIMEOUT_S),
+            line,
+            name,
+            claim_after_s=CLAIM_AFTER_S,
+            slow_claim_after_s=SLOW_CLAIM_AFTER_S,
+        ),
+        make_settler(connect(url, timeout_s=TIMEOUT_S), line),
+        HarnessJudge(slow_batches or [], slow_s, batch_s),
+        WorkerConfig(
+            line=line,
+            name=name,
+            batch_max_frames=batch_frames,
+            batch_wait_s=batch_wait_s,
+            intake_bytes=2**20,
+            decode_threads=1,
+            claim_every_s=CLAIM_AFTER_S / 4,
+            drain_s=5.0,
+            keep_pass_share=0.05,
+            message_limits=MessageLimits(),
+        ),
+        now_us=clock,
+        observer=Notes(notes),
+    )
+    heartbeat = Heartbeat(connect(url, timeout_s=TIMEOUT_S), line, name, period_s=HEARTBEAT_S)
+    _until(heartbeat.start)
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    stopping = threading.Event()
+    threading.Thread(target=_keep, args=(watch, line, clock, trim, stopping), daemon=True).start()
+    notes.write(ready=True)
+    try:
+        released = worker.run()
+    finally:
+        stopping.set()
+        heartbeat.stop()
+    notes.write(stopped=released)
+
+
+def _keep(client: Any, line: str, clock: RedisClock, trim: bool, stopping: threading.Event) -> None:
+    """What the product's watch does beside the stages."""
+    while not stopping.wait(0.1):
+        try:
+            clock.measure()
+            if trim:
+                trim_verdicts(client, line, min_age_s=0.0, max_bytes=2**30, policy="trim")
+        except BrokerError:
+            continue
+
+
+def _until(act: Callable[[], Any]) -> Any:
+    """Try until Redis is there."""
+    pause = threading.Event()
+    while True:
+        try:
+            return act()
+        except BrokerUnavailable:
+            pause.wait(0.05)
+
+
+def subscribe(name: str, url: str, line: str, journal: str, seed: int, act_s: float = 0.0) -> None:
+    """A subscriber with a durable cursor: read, act (a line in the journal), acknowledge, for ever."""
+    draw = Random(seed)
+    notes = Journal(journal)
+    pause = threading.Event()
+    while True:
+        verdicts = Verdicts(connect(url, timeout_s=TIMEOUT_S), line)
+        try:
+            for entry_id, verdict in verdicts.follow(group=name):
+                notes.write(read=entry_id, id=verdict["id"])
+                if act_s and draw.random() < 0.1:
+                    pause.wait(act_s)
+                verdicts.ack(name, entry_id)
+        except BrokerError as error:
+            notes.write(trouble=str(error)[:200])
+            pause.wait(0.05)
+
+
+ROLES: Final[dict[str, Callable[..., None]]] = {"produce": produce, "judge": judge, "subscribe": subscribe}
