@@ -26,7 +26,7 @@ class NullJudge:
         return np.frombuffer(frame.data, np.uint8).reshape(frame.shape)
 
     def judge(
-        self, images: Sequence[NDArray[np.uint8]], cameras: Sequence[str]
+        self, images: Sequence[NDArray[np.uint8]], cameras: Sequence[str], identities: Sequence[str]
     ) -> tuple[Sequence[Judgement | Refusal], Timing]:
         """One judgement a frame."""
         begin = time.perf_counter()

@@ -15,7 +15,8 @@ GausslineError
 │   ├── BrokerUnavailable  Redis cannot be reached
 │   ├── Fenced             a newer producer epoch, or lease, holds this camera
 │   ├── Backlogged         the backlog is over its budget in bytes
-│   └── Conflict           a pointer moved under a compare-and-set
+│   ├── Conflict           a pointer moved under a compare-and-set
+│   └── Pinned             a pointer that somebody holds where it is
 ├── NotFound               a named model, version, frame, camera or subscriber does not exist
 └── SourceError            a folder, video or camera that cannot be read
 """
@@ -93,6 +94,10 @@ class Backlogged(BrokerError):
 
 class Conflict(BrokerError):
     """A pointer moved between the read and the compare-and-set."""
+
+
+class Pinned(BrokerError):
+    """A pointer that somebody holds where it is."""
 
 
 class NotFound(GausslineError):

@@ -53,7 +53,7 @@ def test_only_the_version_in_use_has_a_sample() -> None:
     metrics.model_loaded("default", 2, "1" * 64, 0.1)
 
     def version(number: str) -> float | None:
-        labels = {"line": "l", "worker": "w", "model": "default", "version": number}
+        labels = {"line": "l", "worker": "w", "model": "default", "channel": "stable", "version": number}
         return registry.get_sample_value("gaussline_model_version_info", labels)
 
     assert version("1") is None

@@ -16,11 +16,11 @@ from gaussline.worker.broker.client import Redis, translated
 from gaussline.worker.broker.script import Script
 from gaussline.worker.contract.clock import to_text
 from gaussline.worker.contract.keys import Keys, check_name
-from gaussline.worker.errors import ArtefactError, Conflict, NotFound
+from gaussline.worker.contract.trial import STABLE, Selection, Trial, from_fields, to_fields
+from gaussline.worker.errors import ArtefactError, Conflict, NotFound, Pinned
 
 CHUNK_BYTES = 512_000
 PAUSE_S = 0.002
-STABLE = "stable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,13 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """Where a channel of a model points."""
+    """Where a channel of a model points.
+
+    Attributes:
+        revision: rises with every move; what a compare-and-set compares.
+        selection: whose frames a canary decides.
+        trial: how long a canary or a shadow is looked at, and what ends it.
+    """
 
     model: str
     channel: str
@@ -52,6 +58,19 @@ class Pointer:
     revision: int
     moved_at: str
     by: str
+    selection: Selection | None = None
+    trial: Trial | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A model whose stable channel nobody moves until it is unpinned; its version is never collected."""
+
+    model: str
+    version: int
+    at: str
+    by: str
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,16 +194,19 @@ class Registry:
         channel: str = STABLE,
         note: str = "",
         seen: Pointer | str | None = "current",
+        selection: Selection | None = None,
+        trial: Trial | None = None,
     ) -> Pointer:
         """Point a channel at a version, if it still points where the caller saw it (`seen`; by default: now).
 
-        Raises NotFound for a missing version, Conflict where somebody else moved the pointer meanwhile.
+        Raises NotFound for a missing version, Conflict where somebody else moved the pointer meanwhile, Pinned.
         """
         check_name("channel", channel)
         before = self.pointer(model, channel) if isinstance(seen, str) else seen
         version = self.version(model, number)
         now = to_text(self._now_us())
-        text = json.dumps({"version": number, "digest": version.digest, "moved_at": now, "by": by})
+        record = {"version": number, "digest": version.digest, "moved_at": now, "by": by}
+        text = json.dumps(record | to_fields(selection, trial))
         move = {
             "channel": channel,
             "before": None if before is None else before.version,
@@ -193,24 +215,43 @@ class Registry:
             "by": by,
             "note": note,
         }
-        self._shift(model, channel, 0 if before is None else before.revision, text, str(number), move)
+        revision = 0 if before is None else before.revision
+        self._shift(model, channel, revision, text, str(number), move, version.digest)
         after = self.pointer(model, channel)
         assert after is not None
         return after
+
+    def remove(
+        self, model: str, channel: str, *, by: str, note: str = "", seen: Pointer | str | None = "current"
+    ) -> Pointer:
+        """Let a channel point nowhere: the end of a trial. Where it pointed. Raises NotFound, Conflict."""
+        before = self.pointer(model, channel) if isinstance(seen, str) else seen
+        if before is None:
+            raise NotFound(f"{model}/{channel} points nowhere")
+        now = to_text(self._now_us())
+        move = {"channel": channel, "before": before.version, "after": None, "at": now, "by": by, "note": note}
+        self._shift(model, channel, before.revision, "", "", move)
+        return before
 
     def rollback(self, model: str, *, by: str, channel: str = STABLE, note: str = "") -> Pointer:
         """Point a channel back at the version it pointed at before. Raises NotFound where there is none."""
         current = self.pointer(model, channel)
         if current is None:
             raise NotFound(f"{model}/{channel} points nowhere: there is nothing to roll back")
-        earlier = [
-            move.before
-            for move in reversed(self.history(model))
-            if move.channel == channel and move.after == current.version and move.before not in (None, current.version)
-        ]
-        if not earlier or earlier[0] is None:
+        back = self.before(model, channel)
+        if back is None:
             raise NotFound(f"{model}/{channel} never pointed at another version than {current.version}")
-        return self.promote(model, earlier[0], by=by, channel=channel, note=note or "rollback", seen=current)
+        return self.promote(model, back, by=by, channel=channel, note=note or "rollback", seen=current)
+
+    def before(self, model: str, channel: str = STABLE) -> int | None:
+        """The version a rollback of the channel would lead to, None where there is none."""
+        current = self.pointer(model, channel)
+        if current is None:
+            return None
+        for move in reversed(self.history(model)):
+            if move.channel == channel and move.after == current.version and move.before not in (None, current.version):
+                return move.before
+        return None
 
     def history(self, model: str) -> list[Move]:
         """Every move of a model's pointers, oldest first."""
@@ -218,19 +259,68 @@ class Registry:
             entries = self._client.xrange(self._keys.history(model))
         return [Move(**json.loads(fields[b"move"])) for _, fields in entries]
 
-    def _shift(self, model: str, channel: str, revision: int, text: str, version: str, move: dict[str, Any]) -> None:
+    # --- pins --------------------------------------------------------------------------------------------------------
+    def pin(self, model: str, *, by: str, note: str = "") -> Pin:
+        """Hold the model at its stable version: no promotion, rollback or judge moves it. Raises NotFound."""
+        current = self.pointer(model)
+        if current is None:
+            raise NotFound(f"{model}/{STABLE} points nowhere: there is nothing to pin")
+        pin = Pin(model, current.version, to_text(self._now_us()), by, note)
+        record = {"version": pin.version, "at": pin.at, "by": by, "note": note}
+        with translated("pinning a model"):
+            self._client.hset(self._keys.pins, model, json.dumps(record))
+        return pin
+
+    def unpin(self, model: str) -> Pin:
+        """Let the model move again. Raises NotFound where it is not pinned."""
+        pin = self.pins().get(model)
+        if pin is None:
+            raise NotFound(f"{model} is not pinned")
+        with translated("unpinning a model"):
+            self._client.hdel(self._keys.pins, model)
+        return pin
+
+    def pins(self) -> dict[str, Pin]:
+        """Every pin, by its model."""
+        with translated("reading pins"):
+            raw = self._client.hgetall(self._keys.pins)
+        return {name.decode(): Pin(name.decode(), **json.loads(text)) for name, text in sorted(raw.items())}
+
+    def _shift(
+        self,
+        model: str,
+        channel: str,
+        revision: int,
+        text: str,
+        version: str,
+        move: dict[str, Any],
+        digest: str = "",
+    ) -> None:
         keys = [
             self._keys.pointers,
             self._keys.history(model),
             self._keys.versions(model),
             self._keys.events,
+            self._keys.pins,
+            self._keys.artefact(digest),
         ]
-        args = [f"{model}/{channel}", revision, text, version, json.dumps(move)]
+        args = [f"{model}/{channel}", revision, text, version, json.dumps(move), model if channel == STABLE else ""]
         done, stands = self._move(self._client, keys, args)
+        if done == -2:
+            pin = self.pins()[model]
+            why = f": {pin.note}" if pin.note else ""
+            raise Pinned(
+                f"{model} is pinned to version {pin.version} by {pin.by} since {pin.at}{why}; "
+                f"'gaussline models unpin {model}' lets it move again"
+            )
         if done == 0:
             raise Conflict(
                 f"{model}/{channel} was moved by somebody else meanwhile (revision {stands}, you saw {revision}): look "
                 "again with 'gaussline models show'"
+            )
+        if done == -3:
+            raise NotFound(
+                f"version {version} of model {model!r} was collected: its artefact is gone; import it again or fit anew"
             )
         if done < 0:
             raise NotFound(f"model {model!r} has no version {version} on line {self._keys.line}")
@@ -256,8 +346,17 @@ def _version(model: str, record: dict[str, Any]) -> Version:
 
 def _pointer(field: str, record: dict[str, Any]) -> Pointer:
     model, channel = field.split("/", 1)
+    selection, trial = from_fields(record)
     return Pointer(
-        model, channel, record["version"], record["digest"], record["revision"], record["moved_at"], record["by"]
+        model,
+        channel,
+        record["version"],
+        record["digest"],
+        record["revision"],
+        record["moved_at"],
+        record["by"],
+        selection,
+        trial,
     )
 
 

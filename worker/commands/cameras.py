@@ -10,9 +10,10 @@ import typer
 from rich.table import Table
 
 from gaussline.worker.broker.cameras import read_cameras, set_camera
-from gaussline.worker.broker.registry import STABLE, Registry
+from gaussline.worker.broker.registry import Registry
 from gaussline.worker.commands.console import err, out
 from gaussline.worker.commands.options import Json, Line, RedisUrl, open_line
+from gaussline.worker.contract.trial import STABLE
 from gaussline.worker.errors import SettingsError
 
 EPILOG = """Examples:

@@ -11,9 +11,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from gaussline.worker.broker.registry import STABLE, Pointer, Registry, Version
+from gaussline.worker.broker.registry import Pointer, Registry, Version
+from gaussline.worker.commands import trials
 from gaussline.worker.commands.console import out
 from gaussline.worker.commands.options import By, Json, Line, Note, RedisUrl, open_line, read_file, who, write_file
+from gaussline.worker.contract.trial import DEFAULT_FRAMES, DEFAULT_RULES, STABLE
 from gaussline.worker.errors import ArtefactError, NotFound
 
 EPILOG = """Examples:
@@ -22,20 +24,23 @@ EPILOG = """Examples:
 
   gaussline models promote default 4 --note "new lamp" --by ada
 
+  gaussline models promote default 5 --canary 10% --for 30m --abort-if "extra_fails > 1% or lost_fails > 20%"
+
+  gaussline models promote default 5 --shadow --for 2h
+
   gaussline models rollback default --note "too strict"
 
   gaussline models export default 4 --output model.safetensors
 
 A version never changes; promoting and rolling back move a pointer, and the history says who moved it, when and why."""
 app = typer.Typer(
-    help="Model versions: list, show, promote, rollback, history, export, import.",
+    help="Model versions: list, show, promote, rollback, trials, stop, pin, unpin, history, gc, export, import.",
     epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
 )
 Name = Annotated[str, typer.Argument(help="Name of the model.")]
 Number = Annotated[int, typer.Argument(help="Version.", min=1)]
-Channel = Annotated[str, typer.Option(help="Channel to move.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
 SHORT = 12
 """Characters of a digest that a person is shown."""
@@ -108,32 +113,64 @@ def show(
 def promote(
     name: Name,
     number: Number,
-    channel: Channel = STABLE,
+    canary: Annotated[
+        str | None, typer.Option(help="Let it decide only this share of the frames, such as 10%, on trial.")
+    ] = None,
+    canary_camera: Annotated[
+        list[str] | None, typer.Option(help="Let it decide this camera's frames, on trial; may be repeated.")
+    ] = None,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Score every frame with it, and let it decide none.")
+    ] = False,
+    for_: Annotated[str | None, typer.Option("--for", help="Length of the trial, such as 30m. Default: 30m.")] = None,
+    abort_if: Annotated[
+        str, typer.Option(help="Rules that roll the trial back: MEASURE > LIMIT, joined by 'or'.")
+    ] = DEFAULT_RULES,
+    min_frames: Annotated[int, typer.Option(help="Frames judged by both before anything is concluded.", min=1)] = (
+        DEFAULT_FRAMES
+    ),
+    hold: Annotated[
+        bool, typer.Option("--hold", help="Do not promote it when the trial went well: wait for me.")
+    ] = False,
     note: Note = "",
     by: By = "",
     redis_url: RedisUrl = None,
     line: Line = None,
     as_json: Json = False,
 ) -> None:
-    """Let a version judge: workers load it beside their work and swap between two batches, within about a second."""
+    """Let a version judge: workers load it beside their work and swap between two batches, within about a second.
+
+    With --canary, --canary-camera or --shadow it is put on trial beside the stable version: 'gaussline judge' counts,
+    on the same frames, and promotes it when its time is over, or rolls it back as soon as a rule is broken. Measures:
+    extra_fails, lost_fails, disagreement, failed_share, failed_change, failed_ratio, p_value_shift, p99_ratio.
+    """
+    planned = trials.plan_trial(canary, canary_camera or [], shadow, for_, abort_if, min_frames, hold)
     opened = open_line(redis_url, line)
-    pointer = Registry(opened.client, opened.line).promote(name, number, by=who(by), channel=channel, note=note)
+    registry = Registry(opened.client, opened.line)
+    if planned is None:
+        _say(registry.promote(name, number, by=who(by), note=note), as_json)
+        return
+    if registry.pointer(name) is None:
+        raise NotFound(f"{name}/{STABLE} points nowhere: there is nothing to try version {number} against")
+    channel, selection, trial = planned
+    pointer = registry.promote(name, number, by=who(by), channel=channel, note=note, selection=selection, trial=trial)
     _say(pointer, as_json)
+    if not as_json:
+        out().print("'gaussline judge' must run for the trial to end by itself.", highlight=False)
 
 
 @app.command()
 def rollback(
     name: Name,
-    channel: Channel = STABLE,
     note: Note = "",
     by: By = "",
     redis_url: RedisUrl = None,
     line: Line = None,
     as_json: Json = False,
 ) -> None:
-    """Point a channel back at the version it pointed at before."""
+    """Point the stable channel back at the version it pointed at before."""
     opened = open_line(redis_url, line)
-    pointer = Registry(opened.client, opened.line).rollback(name, by=who(by), channel=channel, note=note)
+    pointer = Registry(opened.client, opened.line).rollback(name, by=who(by), note=note)
     _say(pointer, as_json)
 
 
@@ -155,6 +192,13 @@ def history(name: Name, redis_url: RedisUrl = None, line: Line = None, as_json: 
         versions = (str(version or "–") for version in (move.before, move.after))
         table.add_row(_when(move.at), move.channel, *versions, Text(move.by), Text(move.note))
     out().print(table)
+
+
+app.command("trials", epilog=None)(trials.show_trials)
+app.command("stop")(trials.stop_trial)
+app.command("pin")(trials.pin)
+app.command("unpin")(trials.unpin)
+app.command("gc")(trials.gc)
 
 
 @app.command("export")
@@ -219,8 +263,6 @@ def _when(text: str) -> str:
 
 
 def _say(pointer: Pointer, as_json: bool) -> None:
-    if as_json:
-        out().print_json(json.dumps(dataclasses.asdict(pointer)))
-        return
     digest = f"digest {pointer.digest[:SHORT]}…"
-    out().print(f"{pointer.model}/{pointer.channel} points at version {pointer.version} ({digest})", highlight=False)
+    text = f"{pointer.model}/{pointer.channel} points at version {pointer.version} ({digest})"
+    trials.say_pointer(pointer, as_json, text)

@@ -150,6 +150,15 @@ class Keys:
         """Hash: `model/channel` -> JSON {version, digest, revision, share, ...}."""
         return self.prefix + "pointers"
 
+    @property
+    def pins(self) -> str:
+        """Hash: pinned model -> JSON (version, at, by, note)."""
+        return self.prefix + "pins"
+
+    def trials(self, model: str) -> str:
+        """Hash: `channel:revision` of the pointer of a trial -> JSON (counts, position, report)."""
+        return f"{self.prefix}trials:{model}"
+
     def history(self, model: str) -> str:
         """Stream: every move of a model's pointers: who, when, why, from, to."""
         return f"{self.prefix}history:{model}"

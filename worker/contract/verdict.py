@@ -53,6 +53,41 @@ class ModelRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Opinion:
+    """What another channel of the same model says of the frame, on the same features; it decides nothing."""
+
+    channel: str
+    version: int
+    digest: str
+    decision: Decision
+    score: float
+    p_value: float
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able fields."""
+        return {
+            "channel": self.channel,
+            "version": self.version,
+            "digest": self.digest,
+            "decision": self.decision.value,
+            "score": self.score,
+            "p_value": self.p_value,
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Opinion:
+        """From `to_json`; fields of later versions are ignored."""
+        return cls(
+            fields["channel"],
+            fields["version"],
+            fields["digest"],
+            Decision(fields["decision"]),
+            fields["score"],
+            fields["p_value"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The answer to one frame.
 
@@ -67,6 +102,7 @@ class Verdict:
         heat_map: reference of the heat map, where one was made.
         random_weights: the backbone had random weights; such a verdict means nothing (demo and tests only).
         retry_of: the frame whose dead letter this one is a retry of. Written only where it is one.
+        opinions: what the model's other channels say, while a canary or a shadow is on trial.
     """
 
     id: str
@@ -92,6 +128,7 @@ class Verdict:
     random_weights: bool = False
     judged_us: int = 0
     retry_of: str | None = None
+    opinions: tuple[Opinion, ...] = ()
 
     def to_json(self) -> str:
         """The whole verdict as one line of JSON, `judged_at` included."""
@@ -130,6 +167,8 @@ class Verdict:
         }
         if self.retry_of is not None:
             fields["retry_of"] = self.retry_of
+        if self.opinions:
+            fields["opinions"] = [opinion.to_json() for opinion in self.opinions]
         # allow_nan: a NaN is no JSON, and a score that is none must never reach an MES.
         return json.dumps(fields, separators=(",", ":"), ensure_ascii=False, allow_nan=False)[:-1]
 
@@ -169,6 +208,7 @@ class Verdict:
                 random_weights=fields.get("random_weights", False),
                 judged_us=from_text(fields["judged_at"]),
                 retry_of=fields.get("retry_of"),
+                opinions=tuple(Opinion.from_json(each) for each in fields.get("opinions") or ()),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ContractError(f"text is no verdict: {type(error).__name__}: {str(error)[:200]}") from None

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from gaussline.worker.broker.cameras import DEFAULT_MODEL, read_cameras
 from gaussline.worker.broker.client import Redis
-from gaussline.worker.broker.registry import STABLE, Pointer, Registry
+from gaussline.worker.broker.registry import Pointer, Registry
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.contract.model import Model
+from gaussline.worker.contract.trial import CANARY, CHANNELS, SHADOW, STABLE, Selection
 from gaussline.worker.contract.verdict import ModelRef
 from gaussline.worker.engine.observer import Observer
 from gaussline.worker.errors import ModelError, NotFound
@@ -37,12 +38,17 @@ class Page(Generic[Prepared]):
     """Everything the compute stage needs to know at one moment.
 
     Attributes:
-        refused: model name -> why its version cannot be used.
+        entries: model name -> the version that judges.
+        canaries: model name -> the version on trial, and whose frames it decides.
+        shadows: model name -> the version that is scored for every frame and decides none.
+        refused: `model`, or `model/channel` of a trial -> why its version cannot be used.
     """
 
     entries: Mapping[str, Entry[Prepared]]
     camera_models: Mapping[str, str]
     refused: Mapping[str, str]
+    canaries: Mapping[str, tuple[Entry[Prepared], Selection]] = field(default_factory=dict)
+    shadows: Mapping[str, Entry[Prepared]] = field(default_factory=dict)
 
     def find(self, camera: str) -> Entry[Prepared] | None:
         """The model that judges a camera, None where there is none."""
@@ -51,6 +57,11 @@ class Page(Generic[Prepared]):
     def model_name(self, camera: str) -> str:
         """Name of the model a camera is judged by; cameras that are not registered yet take the default one."""
         return self.camera_models.get(camera, DEFAULT_MODEL)
+
+    def canary_for(self, name: str, camera: str, identity: str) -> Entry[Prepared] | None:
+        """The canary that decides this frame of a camera of model `name`, None where stable does."""
+        found = self.canaries.get(name)
+        return found[0] if found is not None and found[1].takes(camera, identity) else None
 
 
 class ModelBook(Generic[Prepared]):
@@ -69,7 +80,9 @@ class ModelBook(Generic[Prepared]):
         self._prepare = prepare
         self._observer = observer or Observer()
         self._page: Page[Prepared] = Page({}, {}, {})
-        self._tried: dict[str, str] = {}
+        self._held: dict[tuple[str, str], Entry[Prepared]] = {}
+        self._tried: dict[tuple[str, str], str] = {}
+        self._refused: dict[tuple[str, str], str] = {}
 
     @property
     def page(self) -> Page[Prepared]:
@@ -79,35 +92,61 @@ class ModelBook(Generic[Prepared]):
     def refresh(self) -> Page[Prepared]:
         """Read pointers and cameras, load what is new, turn the page. Raises BrokerError where Redis cannot say."""
         cameras = {name: settings.model for name, settings in read_cameras(self._client, self._line).items()}
-        entries = dict(self._page.entries)
-        refused = dict(self._page.refused)
-        stable = {pointer.model: pointer for pointer in self._registry.pointers() if pointer.channel == STABLE}
-        for name in [name for name in entries if name not in stable]:
-            del entries[name]
-        for name, pointer in stable.items():
-            held = entries.get(name)
-            if held is not None and held.ref.digest == pointer.digest and held.ref.version == pointer.version:
-                continue
-            if self._tried.get(name) == f"{pointer.digest}:{pointer.revision}":
-                continue  # refused before; it is tried again when the pointer moves
-            try:
-                entries[name] = self._load(pointer)
-                refused.pop(name, None)
-                self._tried.pop(name, None)
-            except (ModelError, NotFound) as error:
-                self._tried[name] = f"{pointer.digest}:{pointer.revision}"
-                refused[name] = f"version {pointer.version}: {error}"
-                self._observer.model_refused(name, pointer.version, error)
-        self._page = Page(entries, cameras, refused)
+        pointers = {(each.model, each.channel): each for each in self._registry.pointers() if each.channel in CHANNELS}
+        for gone in [key for key in (*self._held, *self._tried, *self._refused) if key not in pointers]:
+            if self._held.pop(gone, None) is not None:
+                self._observer.model_dropped(*gone)
+            self._tried.pop(gone, None)
+            self._refused.pop(gone, None)
+        # What judges comes before what is only looked at: a slow load of a shadow must not delay a promotion.
+        for key in sorted(pointers, key=lambda key: CHANNELS.index(key[1])):
+            self._follow(key, pointers[key])
+        self._page = Page(
+            {model: entry for (model, channel), entry in self._held.items() if channel == STABLE},
+            cameras,
+            {
+                model if channel == STABLE else f"{model}/{channel}": why
+                for (model, channel), why in self._refused.items()
+            },
+            {
+                model: (entry, pointers[model, channel].selection or Selection())
+                for (model, channel), entry in self._held.items()
+                if channel == CANARY
+            },
+            {model: entry for (model, channel), entry in self._held.items() if channel == SHADOW},
+        )
         return self._page
 
+    def _follow(self, key: tuple[str, str], pointer: Pointer) -> None:
+        held = self._held.get(key)
+        if held is not None and held.ref.digest == pointer.digest and held.ref.version == pointer.version:
+            self._refused.pop(key, None)  # the pointer went elsewhere and came back
+            self._tried.pop(key, None)
+            return
+        if self._tried.get(key) == f"{pointer.digest}:{pointer.revision}":
+            return  # refused before; it is tried again when the pointer moves
+        try:
+            self._held[key] = self._load(pointer)
+            self._refused.pop(key, None)
+            self._tried.pop(key, None)
+        except (ModelError, NotFound) as error:
+            self._tried[key] = f"{pointer.digest}:{pointer.revision}"
+            self._refused[key] = f"version {pointer.version}: {error}"
+            if pointer.channel != STABLE and self._held.pop(key, None) is not None:
+                self._observer.model_dropped(*key)  # an older version on trial is no stand-in for this one
+            self._observer.model_refused(pointer.model, pointer.version, error)
+
     def _load(self, pointer: Pointer) -> Entry[Prepared]:
+        ref = ModelRef(pointer.model, pointer.version, pointer.digest, pointer.channel)
+        for entry in self._held.values():
+            if entry.ref.digest == pointer.digest:  # a canary that is promoted is on the device already
+                self._observer.model_loaded(ref.name, ref.version, ref.digest, 0.0, ref.channel)
+                return Entry(ref, entry.model, entry.prepared)
         begin = time.perf_counter()
         data = self._registry.fetch(pointer.digest)
         model = Model.from_artefact(Artefact.unpack(data, pointer.digest))
         prepared = self._prepare(model)
-        ref = ModelRef(pointer.model, pointer.version, pointer.digest, pointer.channel)
-        self._observer.model_loaded(ref.name, ref.version, ref.digest, time.perf_counter() - begin)
+        self._observer.model_loaded(ref.name, ref.version, ref.digest, time.perf_counter() - begin, ref.channel)
         return Entry(ref, model, prepared)
 
 

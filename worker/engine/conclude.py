@@ -105,6 +105,7 @@ class Concluder:
             kept=keep,
             random_weights=judgement.random_weights,
             retry_of=source.retry_of,
+            opinions=judgement.opinions,
         )
         event = self._event(identity, source, message.admitted_us, judgement)
         return FrameConclusion(verdict, self._bytes(work, offset, source) if keep else None, None, event)

@@ -20,7 +20,8 @@ from gaussline.worker.broker.settle import SettleBounds, Settler
 from gaussline.worker.broker.verdicts import trim_verdicts
 from gaussline.worker.contract.limits import ImageLimits, MessageLimits
 from gaussline.worker.contract.model import Model
-from gaussline.worker.engine.book import ModelBook, first_model
+from gaussline.worker.contract.trial import CANARY, SHADOW
+from gaussline.worker.engine.book import ModelBook, Page, first_model
 from gaussline.worker.engine.clock import RedisClock
 from gaussline.worker.engine.judge import BackboneJudge
 from gaussline.worker.engine.observer import Observer
@@ -211,6 +212,8 @@ class Host:
             "pid": os.getpid(),
             "runtime": str(self.runtime),
             "models": {} if page is None else {name: entry.ref.version for name, entry in page.entries.items()},
+            "trials": {} if page is None else _trials(page),
+            "refused": {} if page is None else dict(page.refused),
         }
 
     def readiness(self) -> Readiness:
@@ -222,7 +225,8 @@ class Host:
             page = self._book.page
             if not page.entries:
                 reasons.append("no model is loaded")
-            reasons += [f"model {name} {why}" for name, why in page.refused.items()]
+            # A version on trial that cannot be loaded stops nothing: the judge is told of it with the heartbeat.
+            reasons += [f"model {name} {why}" for name, why in page.refused.items() if "/" not in name]
         try:
             self.client.ping()
         except Exception as error:  # whatever it is, Redis did not answer
@@ -277,3 +281,9 @@ def settle_bounds(settings: Settings) -> SettleBounds:
         dead_max_age_s=settings.dead_max_age_s,
         features_max_bytes=settings.features_max_bytes,
     )
+
+
+def _trials(page: Page[PreparedModel]) -> dict[str, int]:
+    """Versions on trial, by `model/channel`."""
+    canaries = {f"{name}/{CANARY}": entry.ref.version for name, (entry, _) in page.canaries.items()}
+    return canaries | {f"{name}/{SHADOW}": entry.ref.version for name, entry in page.shadows.items()}

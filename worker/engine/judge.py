@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ import torch
 from gaussline.worker.contract.frame import Frame
 from gaussline.worker.contract.limits import ImageLimits
 from gaussline.worker.contract.model import Model
-from gaussline.worker.contract.verdict import Reason
+from gaussline.worker.contract.verdict import Decision, Opinion, Reason
 from gaussline.worker.engine.book import Entry, Page
 from gaussline.worker.engine.judgement import Judgement, Timing
 from gaussline.worker.engine.prepare import Refusal
@@ -58,7 +58,7 @@ class BackboneJudge:
         return preprocess_one(pixels, self.extractor.spec.input_size)
 
     def judge(
-        self, images: Sequence[torch.Tensor], cameras: Sequence[str]
+        self, images: Sequence[torch.Tensor], cameras: Sequence[str], identities: Sequence[str]
     ) -> tuple[Sequence[Judgement | Refusal], Timing]:
         """Judge one batch under one page of the book."""
         page = self.page()
@@ -81,10 +81,34 @@ class BackboneJudge:
         place = {row: index for index, row in enumerate(judged)}
         for name, members in rows.items():
             own = [level[[place[row] for row in members]] for level in features] if len(rows) > 1 else features
-            for row, judgement in zip(members, self._score(page.entries[name], own), strict=True):
+            frames = [(cameras[row], identities[row]) for row in members]
+            for row, judgement in zip(members, self._under(page, name, own, frames), strict=True):
                 outcomes[row] = judgement
         decided = [outcome for outcome in outcomes if outcome is not None]
         return decided, Timing(middle - begin, time.perf_counter() - middle)
+
+    def _under(
+        self, page: Page[PreparedModel], name: str, features: list[torch.Tensor], frames: list[tuple[str, str]]
+    ) -> list[Judgement]:
+        """Frames of one model: judged by its stable version or its canary, with what its other channels say of them.
+
+        A trial costs one more product of matrices, on the same features; without one this is the stable version alone.
+        """
+        stable = self._score(page.entries[name], features)
+        canary, shadow = page.canaries.get(name), page.shadows.get(name)
+        if canary is None and shadow is None:
+            return stable
+        drawn = [canary is not None and canary[1].takes(*frame) for frame in frames]
+        other = self._score(canary[0], features) if canary is not None and any(drawn) else stable
+        beside = self._score(shadow, features) if shadow is not None else None
+        judged = []
+        for row, by_canary in enumerate(drawn):
+            decides = other[row] if by_canary else stable[row]
+            opinions = [_opinion(stable[row])] if by_canary else []
+            if beside is not None:
+                opinions.append(_opinion(beside[row]))
+            judged.append(replace(decides, opinions=tuple(opinions)))
+        return judged
 
     def _score(self, entry: Entry[PreparedModel], features: list[torch.Tensor]) -> list[Judgement]:
         model, spec = entry.model, entry.model.spec
@@ -110,3 +134,14 @@ class BackboneJudge:
             )
             for row in range(len(scores))
         ]
+
+
+def _opinion(judgement: Judgement) -> Opinion:
+    return Opinion(
+        judgement.model.channel,
+        judgement.model.version,
+        judgement.model.digest,
+        Decision.FAIL if judgement.failed else Decision.PASS,
+        judgement.score,
+        judgement.p_value,
+    )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussline.worker.contract.frame import Frame
-from gaussline.worker.contract.verdict import ModelRef
+from gaussline.worker.contract.verdict import ModelRef, Opinion
 from gaussline.worker.engine.prepare import Refusal
 
 Image = TypeVar("Image")
@@ -25,6 +25,7 @@ class Judgement:
         score: combined distance.
         level_scores: Mahalanobis distance a level, by level name.
         features: float32 (d,) a level where the frame's features are to be written down, else None.
+        opinions: what the model's other channels say, while one is on trial.
     """
 
     model: ModelRef
@@ -37,6 +38,7 @@ class Judgement:
     spec_digest: str
     random_weights: bool = False
     features: tuple[NDArray[np.float32], ...] | None = None
+    opinions: tuple[Opinion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,11 @@ class Judge(Protocol[Image]):
         """Decode and resize one frame; called from several threads. Raises ImageError."""
         ...
 
-    def judge(self, images: Sequence[Image], cameras: Sequence[str]) -> tuple[Sequence[Judgement | Refusal], Timing]:
-        """Judge one batch: one backbone pass, each frame under its own camera's model."""
+    def judge(
+        self, images: Sequence[Image], cameras: Sequence[str], identities: Sequence[str]
+    ) -> tuple[Sequence[Judgement | Refusal], Timing]:
+        """Judge one batch: one backbone pass, each frame under its own camera's model.
+
+        `identities` are the frames' ids, by which a canary draws its share.
+        """
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gaussline.worker.contract.trial import STABLE
 from gaussline.worker.contract.verdict import Verdict
 
 
@@ -40,8 +41,11 @@ class Observer:
     def surprise(self, stage: str, error: BaseException) -> None:
         """A fault that nobody expected; it deserves a traceback in the log."""
 
-    def model_loaded(self, name: str, version: int, digest: str, seconds: float) -> None:
+    def model_loaded(self, name: str, version: int, digest: str, seconds: float, channel: str = STABLE) -> None:
         """A model was loaded, checked and warmed up; it scores from the next batch on."""
+
+    def model_dropped(self, name: str, channel: str) -> None:
+        """A channel of a model points nowhere any more."""
 
     def model_refused(self, name: str, version: int, error: BaseException) -> None:
         """A model could not be used; the one before it goes on."""

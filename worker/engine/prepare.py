@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from gaussline.worker.broker.intake import Message
-from gaussline.worker.contract.frame import BadFrame, Frame, FrameBatch, decode_batch
+from gaussline.worker.contract.frame import BadFrame, Frame, FrameBatch, decode_batch, frame_id
 from gaussline.worker.contract.limits import MessageLimits
 from gaussline.worker.contract.verdict import Reason
 from gaussline.worker.errors import ContractError, ImageError, LimitExceeded, UnknownVersion
@@ -33,6 +33,12 @@ class PreparedFrame(Generic[Image]):
     offset: int
     source: Frame
     image: Image
+
+    @property
+    def identity(self) -> str:
+        """The frame's identity."""
+        message = self.work.message
+        return frame_id(message.camera, message.epoch, message.first_sequence + self.offset)
 
 
 @dataclass(frozen=True, slots=True)

@@ -276,7 +276,9 @@ class Worker(Generic[Image]):
         if live:
             try:
                 outcomes, timing = self._judge.judge(
-                    [frame.image for frame in live], [frame.work.message.camera for frame in live]
+                    [frame.image for frame in live],
+                    [frame.work.message.camera for frame in live],
+                    [frame.identity for frame in live],
                 )
                 self._observer.computed(len(live), timing.backbone_seconds, timing.score_seconds)
                 judged = {id(frame): outcome for frame, outcome in zip(live, outcomes, strict=True)}

@@ -11,6 +11,7 @@ from typing import Any
 
 from gaussline.worker.broker.client import redact
 from gaussline.worker.contract.clock import to_text
+from gaussline.worker.contract.trial import STABLE
 from gaussline.worker.contract.verdict import Verdict
 from gaussline.worker.engine.observer import Observer
 from gaussline.worker.telemetry.storm import Storm
@@ -117,9 +118,12 @@ class LogObserver(Observer):
         kind = type(error).__name__
         self._say(logging.ERROR, "unexpected fault", f"{stage} {kind}", error, stage=stage, said=str(error))
 
-    def model_loaded(self, name: str, version: int, digest: str, seconds: float) -> None:
-        fields = {"model": name, "version": version, "digest": digest, "seconds": round(seconds, 3)}
+    def model_loaded(self, name: str, version: int, digest: str, seconds: float, channel: str = STABLE) -> None:
+        fields = {"model": name, "channel": channel, "version": version, "digest": digest, "seconds": round(seconds, 3)}
         self._write(logging.INFO, "model loaded", fields)
+
+    def model_dropped(self, name: str, channel: str) -> None:
+        self._write(logging.INFO, "model dropped", {"model": name, "channel": channel})
 
     def model_refused(self, name: str, version: int, error: BaseException) -> None:
         self._write(logging.ERROR, "model refused", {"model": name, "version": version, "said": str(error)})

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from gaussline.worker.contract.trial import STABLE
 from gaussline.worker.contract.verdict import Verdict
 from gaussline.worker.engine.observer import Observer
 
@@ -30,7 +31,7 @@ class Metrics(Observer):
         self._line = line
         self._worker = worker
         self._cameras: set[str] = set()
-        self._versions: dict[str, str] = {}
+        self._versions: dict[tuple[str, str], str] = {}
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(PREFIX + name, text, ("line", *labels), registry=registry)
@@ -66,7 +67,7 @@ class Metrics(Observer):
         self._troubles = counter("troubles_total", "Expected faults (Redis away, say), by stage.", "stage")
         self._surprises = counter("surprises_total", "Faults that nobody expected, by stage.", "stage")
         self._version = gauge(
-            "model_version_info", "1 for the version a worker scores with.", "worker", "model", "version"
+            "model_version_info", "1 for the version a worker scores with.", "worker", "model", "channel", "version"
         )
         self._load = histogram(
             "model_load_seconds", "Fetching, checking and warming up a model.", LOAD_BUCKETS, "model"
@@ -117,13 +118,16 @@ class Metrics(Observer):
     def surprise(self, stage: str, error: BaseException) -> None:
         self._surprises.labels(self._line, stage).inc()
 
-    def model_loaded(self, name: str, version: int, digest: str, seconds: float) -> None:
+    def model_loaded(self, name: str, version: int, digest: str, seconds: float, channel: str = STABLE) -> None:
         self._load.labels(self._line, name).observe(seconds)
-        before = self._versions.get(name)
+        self.model_dropped(name, channel)
+        self._versions[name, channel] = str(version)
+        self._version.labels(self._line, self._worker, name, channel, str(version)).set(1)
+
+    def model_dropped(self, name: str, channel: str) -> None:
+        before = self._versions.pop((name, channel), None)
         if before is not None:
-            self._version.remove(self._line, self._worker, name, before)
-        self._versions[name] = str(version)
-        self._version.labels(self._line, self._worker, name, str(version)).set(1)
+            self._version.remove(self._line, self._worker, name, channel, before)
 
     def model_refused(self, name: str, version: int, error: BaseException) -> None:
         self._refused.labels(self._line, name).inc()

@@ -1,0 +1,119 @@
+"""Collecting model versions that nobody needs: what a pointer or a pin names is never deleted.
+
+A version is needed while a channel points at it, while it is pinned, while it is where `rollback` would lead, or while
+it is young or among the newest. Its record stays (a verdict that names it can still be explained); its artefact goes,
+chunk by chunk where no other artefact shares it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gaussline.worker.broker.client import Redis, time_us, translated
+from gaussline.worker.broker.registry import Registry, Version
+from gaussline.worker.broker.script import Script
+from gaussline.worker.contract.clock import from_text
+from gaussline.worker.contract.keys import Keys
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What stays, beyond what is pointed at.
+
+    Attributes:
+        newest: versions of each model, the newest first.
+        max_age_s: versions younger than this stay.
+        max_bytes: artefacts of each model, together; beyond it young and newest ones go too, the oldest first.
+    """
+
+    newest: int = 20
+    max_age_s: float = 30 * 86_400.0
+    max_bytes: int = 4 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Collectable:
+    """One version whose artefact may go, and why."""
+
+    version: Version
+    why: str
+
+
+class Collector:
+    """Collects versions of one line."""
+
+    def __init__(self, client: Redis, line: str, keep: Keep | None = None) -> None:
+        self._client = client
+        self._keys = Keys(line)
+        self._registry = Registry(client, line)
+        self._keep = keep or Keep()
+        self._collect = Script("collect_version")
+
+    def plan(self) -> list[Collectable]:
+        """What would go now. Raises BrokerError."""
+        now_us = time_us(self._client)
+        return [found for model in self._registry.models() for found in self._plan_model(model, now_us)]
+
+    def collect(self, found: Collectable) -> int:
+        """Delete a version's artefact; the bytes freed, 0 where something points at it by now."""
+        version = found.version
+        keys = [self._keys.pointers, self._keys.versions(version.model), self._keys.artefact(version.digest)]
+        manifest = self._collect(self._client, keys, [version.model, version.number, version.digest])
+        if not manifest:
+            return 0
+        chunks = json.loads(manifest)["chunks"]
+        needed = {name for digest in self._digests() for name in self._chunks(digest)}
+        freed = 0
+        with translated("collecting an artefact"):
+            for name in chunks:
+                if name not in needed:
+                    freed += int(self._client.strlen(self._keys.blob(name)))
+                    self._client.unlink(self._keys.blob(name))
+        return freed
+
+    def _plan_model(self, model: str, now_us: int) -> Iterator[Collectable]:
+        versions = [each for each in self._registry.versions(model) if self._there(each.digest)]
+        needed = self._needed(model)
+        newest = {each.number for each in versions[-self._keep.newest :]} if self._keep.newest else set()
+        held = sum(each.size_bytes for each in versions)
+        for version in versions:
+            if version.number in needed or version.digest in {
+                other.digest for other in versions if other.number in needed
+            }:
+                continue
+            age_s = (now_us - from_text(version.created_at)) / 1e6
+            if held > self._keep.max_bytes:
+                why = f"{held} bytes of this model's artefacts are over {self._keep.max_bytes}"
+            elif version.number not in newest and age_s > self._keep.max_age_s:
+                why = f"{age_s / 86_400:.0f} days old, and not among the newest {self._keep.newest}"
+            else:
+                continue
+            held -= version.size_bytes
+            yield Collectable(version, why)
+
+    def _needed(self, model: str) -> set[int]:
+        needed = {pointer.version for pointer in self._registry.pointers() if pointer.model == model}
+        pin = self._registry.pins().get(model)
+        if pin is not None:
+            needed.add(pin.version)
+        # Where rollback would lead from each channel.
+        for channel in {move.channel for move in self._registry.history(model)}:
+            back = self._registry.before(model, channel)
+            if back is not None:
+                needed.add(back)
+        return needed
+
+    def _there(self, digest: str) -> bool:
+        with translated("looking for an artefact"):
+            return bool(self._client.exists(self._keys.artefact(digest)))
+
+    def _digests(self) -> set[str]:
+        names = self._registry.models()
+        return {each.digest for name in names for each in self._registry.versions(name)}
+
+    def _chunks(self, digest: str) -> list[str]:
+        with translated("reading an artefact's manifest"):
+            manifest = self._client.get(self._keys.artefact(digest))
+        return [] if manifest is None else list(json.loads(manifest)["chunks"])

@@ -1,0 +1,389 @@
+"""The roll-out judge: counts what a trial's verdicts say, and promotes, holds or rolls back by the trial's own rules.
+
+It reads what any subscriber can read. A verdict carries what the model's other channels say of the same frame, so every
+count is paired, and a trial's state is a function of the verdict stream from the pointer's move on: a judge that is
+killed goes on where it saved, and two judges write the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from gaussline.worker.broker.client import Redis, time_us, translated
+from gaussline.worker.broker.registry import Pointer, Registry
+from gaussline.worker.broker.verdicts import Verdicts
+from gaussline.worker.contract.clock import from_text, to_text
+from gaussline.worker.contract.keys import Keys
+from gaussline.worker.contract.trial import CANARY, STABLE, Trial
+from gaussline.worker.errors import Conflict, ContractError, NotFound, Pinned, SettingsError
+from gaussline.worker.learning.trial_counts import TrialCounts
+from gaussline.worker.learning.trial_rules import (
+    Finding,
+    Outcome,
+    confidence_of,
+    findings,
+    next_look,
+    outcome,
+    parse_rules,
+)
+
+PAGE: Final = 1000
+"""Verdicts read at once."""
+PAGES: Final = 20
+"""Pages a step: a judge that comes late catches up without keeping the other trials waiting."""
+KEPT_TRIALS: Final = 100
+PATIENCE: Final = 4.0
+"""A trial that cannot be concluded is held when it has lasted this many times as long as was asked for."""
+JUDGE: Final = "roll-out judge"
+
+
+class State(StrEnum):
+    """Where a trial stands."""
+
+    RUNNING = "running"
+    PROMOTED = "promoted"
+    ABORTED = "aborted"
+    HELD = "held"
+    REPLACED = "replaced"
+
+
+@dataclass(slots=True)
+class TrialRecord:
+    """One trial as it is stored.
+
+    Attributes:
+        position: last verdict entry that was counted.
+        against: stable version and digest that it is compared with.
+        looks: how often the rules were looked at.
+        why: what ended it, or keeps it going, for a person.
+    """
+
+    model: str
+    channel: str
+    version: int
+    digest: str
+    revision: int
+    started_us: int
+    against_version: int
+    against_digest: str
+    position: str
+    trial: Trial
+    counts: TrialCounts = field(default_factory=TrialCounts)
+    looks: int = 0
+    state: State = State.RUNNING
+    why: str = ""
+    ended_us: int = 0
+    restarts: int = 0
+
+    @property
+    def key(self) -> str:
+        """Field of the trials hash."""
+        return f"{self.channel}:{self.revision}"
+
+    def to_json(self) -> str:
+        """As stored."""
+        fields = {name: getattr(self, name) for name in _PLAIN}
+        fields |= {
+            "trial": {
+                "for_s": self.trial.for_s,
+                "abort_if": self.trial.abort_if,
+                "min_frames": self.trial.min_frames,
+                "promote": self.trial.promote,
+            },
+            "state": self.state.value,
+            "counts": self.counts.to_json(),
+        }
+        return json.dumps(fields)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> TrialRecord:
+        """From `to_json`. Raises ContractError."""
+        try:
+            fields = json.loads(text)
+            plain = {name: fields[name] for name in _PLAIN}
+            return cls(
+                **plain,
+                trial=Trial(**fields["trial"]),
+                counts=TrialCounts.from_json(fields["counts"]),
+                state=State(fields["state"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ContractError(f"a stored trial is none: {type(error).__name__}: {error}") from None
+
+
+_PLAIN = (
+    "model",
+    "channel",
+    "version",
+    "digest",
+    "revision",
+    "started_us",
+    "against_version",
+    "against_digest",
+    "position",
+    "looks",
+    "why",
+    "ended_us",
+    "restarts",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """One thing that a step did."""
+
+    record: TrialRecord
+    report: dict[str, Any]
+
+
+class TrialJudge:
+    """Judges every trial of one line."""
+
+    def __init__(self, client: Redis, line: str) -> None:
+        self._client = client
+        self._keys = Keys(line)
+        self._registry = Registry(client, line)
+        self._verdicts = Verdicts(client, line)
+        self._known: dict[tuple[str, str], TrialRecord] = {}
+
+    def step(self) -> list[Ruling]:
+        """Count what has come, and rule where something is due. What was ruled. Raises BrokerError."""
+        now_us = time_us(self._client)
+        pointers = {(each.model, each.channel): each for each in self._registry.pointers()}
+        rulings = []
+        for (model, channel), pointer in pointers.items():
+            stable = pointers.get((model, STABLE))
+            if channel == STABLE or pointer.trial is None or stable is None:
+                continue
+            ruling = self._judge(pointer, stable, now_us)
+            if ruling is not None:
+                rulings.append(ruling)
+        return rulings
+
+    # --- one trial ---------------------------------------------------------------------------------------------------
+    def _judge(self, pointer: Pointer, stable: Pointer, now_us: int) -> Ruling | None:
+        record = self._record(pointer, stable)
+        if stable.digest == pointer.digest and stable.version == pointer.version:
+            # Promoted by this judge before it died, or by a person: there is nothing left to try.
+            return self._end(record, pointer, State.PROMOTED, "it is the stable version", now_us, [])
+        caught_up = self._count(record)
+        trial = record.trial
+        try:
+            rules = parse_rules(trial.abort_if)
+        except SettingsError as error:
+            return self._hold(record, f"its rules cannot be read: {error}", now_us, [])
+        frames = record.counts.pairs.frames
+        refused = self._refused(record)
+        if refused:
+            return self._end(record, pointer, State.ABORTED, refused, now_us, [])
+        due = frames >= next_look(record.looks + 1, trial.min_frames)
+        while frames >= next_look(record.looks + 1, trial.min_frames):
+            record.looks += 1
+        elapsed_s = (now_us - record.started_us) / 1e6
+        found: list[Finding] = []
+        if due:
+            found = findings(rules, record.counts, confidence_of(record.looks, len(rules)))
+            if outcome(found) is Outcome.ABORT:
+                said = "; ".join(_say(each) for each in found if each.broken)
+                return self._end(record, pointer, State.ABORTED, said, now_us, found)
+        if caught_up and elapsed_s >= trial.for_s and frames >= trial.min_frames and record.state is State.RUNNING:
+            found = findings(rules, record.counts, confidence_of(max(1, record.looks), len(rules)))
+            if all(each.kept for each in found):
+                if not trial.promote:
+                    return self._hold(record, "every measure is within its limit; a person promotes it", now_us, found)
+                return self._promote(record, pointer, stable, now_us, found)
+        if elapsed_s >= PATIENCE * max(trial.for_s, 1.0) and record.state is State.RUNNING and caught_up:
+            open_rules = "; ".join(_say(each) for each in found if not each.kept)
+            said = open_rules or f"only {frames} of {trial.min_frames} frames were judged by both"
+            return self._hold(record, f"not enough is known after {elapsed_s:.0f} s: {said}", now_us, found)
+        self._save(record)
+        return None
+
+    def _promote(
+        self, record: TrialRecord, pointer: Pointer, stable: Pointer, now_us: int, found: Sequence[Finding]
+    ) -> Ruling | None:
+        note = f"trial over {record.counts.pairs.frames} frames: " + "; ".join(_say(each) for each in found)
+        try:
+            self._registry.promote(record.model, record.version, by=JUDGE, note=note, seen=stable)
+        except Pinned as error:
+            return self._hold(record, str(error), now_us, found)
+        except Conflict:
+            self._save(record)  # somebody moved stable at this moment; the next step sees where it stands
+            return None
+        return self._end(record, pointer, State.PROMOTED, note, now_us, found)
+
+    def _end(
+        self,
+        record: TrialRecord,
+        pointer: Pointer,
+        state: State,
+        why: str,
+        now_us: int,
+        found: Sequence[Finding],
+    ) -> Ruling:
+        record.state, record.why, record.ended_us = state, why, now_us
+        self._save(record)  # before the pointer goes: a trial that has ended has its report
+        try:
+            self._registry.remove(record.model, record.channel, by=JUDGE, note=f"{state.value}: {why}", seen=pointer)
+        except (Conflict, NotFound):
+            record.state = State.REPLACED
+            record.why = f"somebody else moved {record.model}/{record.channel} when it was about to be {state.value}"
+            self._save(record)
+        self._known.pop((record.model, record.channel), None)
+        return Ruling(record, report(record, found))
+
+    def _hold(self, record: TrialRecord, why: str, now_us: int, found: Sequence[Finding]) -> Ruling | None:
+        """Say that a person must decide; counting goes on, and a rule that breaks still aborts."""
+        changed = record.state is not State.HELD
+        if changed:
+            record.state, record.why, record.ended_us = State.HELD, why, now_us
+        self._save(record)
+        return Ruling(record, report(record, found)) if changed else None
+
+    # --- counting ----------------------------------------------------------------------------------------------------
+    def _count(self, record: TrialRecord) -> bool:
+        """Count what came after the position; True where that was all."""
+        for _ in range(PAGES):
+            entries = self._verdicts.read(record.position, count=PAGE)
+            for entry_id, verdict in entries:
+                record.position = entry_id
+                count_verdict(record, verdict)
+            if len(entries) < PAGE:
+                return True
+        return False
+
+    def _record(self, pointer: Pointer, stable: Pointer) -> TrialRecord:
+        assert pointer.trial is not None
+        name = (pointer.model, pointer.channel)
+        record = self._known.get(name)
+        if record is None or record.revision != pointer.revision:
+            record = self._stored(pointer)
+        if record is None or (record.against_version, record.against_digest) != (stable.version, stable.digest):
+            # What was counted against another stable version says nothing about this one.
+            since_us = max(from_text(pointer.moved_at), from_text(stable.moved_at))
+            record = TrialRecord(
+                model=pointer.model,
+                channel=pointer.channel,
+                version=pointer.version,
+                digest=pointer.digest,
+                revision=pointer.revision,
+                started_us=since_us,
+                against_version=stable.version,
+                against_digest=stable.digest,
+                position=f"{since_us // 1000}-0",
+                trial=pointer.trial,
+                restarts=0 if record is None else record.restarts + 1,
+            )
+        self._known[name] = record
+        return record
+
+    def _refused(self, record: TrialRecord) -> str:
+        """What a worker says that cannot load the version on trial; '' where all can."""
+        place = f"{record.model}/{record.channel}"
+        with translated("reading what the workers say"):
+            said = self._client.hgetall(self._keys.workers)
+        for name, text in said.items():
+            why = json.loads(text).get("refused", {}).get(place, "")
+            if why.startswith(f"version {record.version}:") and self._alive(name.decode()):
+                return f"worker {name.decode()} cannot use it: {why}"
+        return ""
+
+    def _alive(self, worker: str) -> bool:
+        with translated("looking for a worker"):
+            return bool(self._client.exists(self._keys.worker(worker)))
+
+    def _stored(self, pointer: Pointer) -> TrialRecord | None:
+        with translated("reading a trial"):
+            text = self._client.hget(self._keys.trials(pointer.model), f"{pointer.channel}:{pointer.revision}")
+        return None if text is None else TrialRecord.from_json(text)
+
+    def _save(self, record: TrialRecord) -> None:
+        key = self._keys.trials(record.model)
+        with translated("writing a trial"):
+            new = self._client.hset(key, record.key, record.to_json())
+            if new and self._client.hlen(key) > KEPT_TRIALS:
+                fields = sorted(self._client.hkeys(key), key=lambda name: int(name.rsplit(b":", 1)[1]))
+                self._client.hdel(key, *fields[:-KEPT_TRIALS])
+
+
+def read_trials(client: Redis, line: str, model: str) -> list[TrialRecord]:
+    """Every trial of a model that is still recorded, oldest first."""
+    with translated("reading trials"):
+        raw = client.hgetall(Keys(line).trials(model))
+    return sorted((TrialRecord.from_json(text) for text in raw.values()), key=lambda record: record.started_us)
+
+
+def count_verdict(record: TrialRecord, verdict: Mapping[str, Any]) -> None:
+    """Count one verdict where it belongs to the trial; all others change nothing."""
+    model = verdict.get("model")
+    if model is None or model["name"] != record.model:
+        return
+    said = {model["channel"]: (model["digest"], verdict["decision"] == "fail", verdict["p_value"])}
+    for opinion in verdict.get("opinions") or ():
+        said.setdefault(opinion["channel"], (opinion["digest"], opinion["decision"] == "fail", opinion["p_value"]))
+    old, new = said.get(STABLE), said.get(record.channel)
+    if old is not None and new is not None and (old[0], new[0]) == (record.against_digest, record.digest):
+        record.counts.compare(old[1], old[2], new[1], new[2])
+    decided = model["digest"]
+    if record.channel == CANARY and decided in (record.digest, record.against_digest):
+        seconds = (from_text(verdict["judged_at"]) - from_text(verdict["admitted_at"])) / 1e6
+        record.counts.took(seconds, new=decided == record.digest)
+
+
+def report(record: TrialRecord, found: Sequence[Finding] = ()) -> dict[str, Any]:
+    """All that is known of a trial, JSON-able."""
+    if not found:
+        try:
+            rules = parse_rules(record.trial.abort_if)
+        except SettingsError:
+            rules = ()
+        found = findings(rules, record.counts, confidence_of(max(1, record.looks), len(rules)))
+    pairs = record.counts.pairs
+    return {
+        "model": record.model,
+        "channel": record.channel,
+        "version": record.version,
+        "digest": record.digest,
+        "against": record.against_version,
+        "state": record.state.value,
+        "why": record.why,
+        "started_at": to_text(record.started_us),
+        "ended_at": to_text(record.ended_us) if record.ended_us else None,
+        "asked_for_s": record.trial.for_s,
+        "frames": pairs.frames,
+        "both_pass": pairs.both_pass,
+        "both_fail": pairs.both_fail,
+        "failed_by_new_only": pairs.only_new,
+        "failed_by_stable_only": pairs.only_old,
+        "looks": record.looks,
+        "restarts": record.restarts,
+        "rules": [
+            {
+                "rule": str(each.rule),
+                "value": _finite(each.estimate.value),
+                "low": _finite(each.estimate.low),
+                "high": _finite(each.estimate.high),
+                "limit": each.rule.limit,
+                "broken": each.broken,
+                "kept": each.kept,
+            }
+            for each in found
+        ],
+        "p99_stable_s": record.counts.p99_s(new=False),
+        "p99_new_s": record.counts.p99_s(new=True),
+        "p_values_stable": record.counts.old_p_values,
+        "p_values_new": record.counts.new_p_values,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if abs(value) < 1e300 else None
+
+
+def _say(found: Finding) -> str:
+    estimate = found.estimate
+    return f"{found.rule.measure} {estimate.value:.3g} ({estimate.low:.3g} … {estimate.high:.3g}), rule {found.rule}"
