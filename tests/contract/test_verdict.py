@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gaussline.worker.contract.clock import MAX_US, to_text
-from gaussline.worker.contract.verdict import Decision, ModelRef, Reason, Verdict
+from gaussline.worker.contract.verdict import Decision, ModelRef, Opinion, Reason, Verdict
 from gaussline.worker.errors import ContractError, UnknownVersion
 from tests.contract.examples import FAIL, NOT_JUDGED
 
@@ -99,8 +99,10 @@ def test_every_reason_is_in_the_schema(reason: Reason) -> None:
 def test_the_lists_of_the_schema_and_of_the_code_are_one() -> None:
     assert set(SCHEMA["properties"]["reason"]["enum"]) == {None, *(reason.value for reason in PUBLIC)}
     assert set(SCHEMA["properties"]["decision"]["enum"]) == {decision.value for decision in Decision}
-    assert [*json.loads(FAIL.to_json()), "retry_of"] == list(SCHEMA["properties"])
-    assert list(json.loads(FAIL.to_json())) == SCHEMA["required"]
+    optional = {"retry_of", "opinions"}
+    required = [name for name in SCHEMA["properties"] if name not in optional]
+    assert optional < set(SCHEMA["properties"])
+    assert list(json.loads(FAIL.to_json())) == required == SCHEMA["required"]
 
 
 @pytest.mark.parametrize("verdict", [FAIL, NOT_JUDGED, replace(FAIL, part='"} \\ \x00 ä\u2028')])
@@ -211,6 +213,14 @@ def test_other_texts_are_no_verdicts(text: str) -> None:
 def test_a_score_that_is_no_number_never_reaches_an_mes(score: float) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         replace(FAIL, score=score).to_json()
+
+
+def test_opinions_are_there_only_where_somebody_has_one() -> None:
+    assert "opinions" not in json.loads(FAIL.to_json())
+    spoken = replace(FAIL, opinions=(Opinion("shadow", 8, "ab" * 32, Decision.PASS, 12.5, 0.25),))
+    text = spoken.to_json()
+    valid(text)
+    assert Verdict.from_json(text) == spoken
 
 
 def test_an_unsettled_verdict_is_not_written() -> None:

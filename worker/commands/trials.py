@@ -28,8 +28,6 @@ def plan_trial(
 
     Raises SettingsError where they contradict each other.
     """
-    from gaussline.worker.learning.trial_rules import parse_rules
-
     if canary is None and not cameras and not shadow:
         if for_ is not None:
             raise SettingsError(
@@ -38,6 +36,8 @@ def plan_trial(
         return None
     if shadow and (canary is not None or cameras):
         raise SettingsError("a shadow decides nothing: --shadow goes without --canary and --canary-camera")
+    from gaussline.worker.learning.trial_rules import parse_rules  # brings scipy, which a plain promotion needs not
+
     parse_rules(abort_if)
     trial = Trial(1800.0 if for_ is None else parse_duration(for_), abort_if, frames, promote=not hold)
     if shadow:
