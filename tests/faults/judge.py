@@ -45,7 +45,7 @@ class HarnessJudge:
         return np.frombuffer(frame.data, np.uint8, HEAD)
 
     def judge(
-        self, images: Sequence[NDArray[np.uint8]], cameras: Sequence[str]
+        self, images: Sequence[NDArray[np.uint8]], cameras: Sequence[str], identities: Sequence[str]
     ) -> tuple[Sequence[Judgement | Refusal], Timing]:
         """One judgement a frame."""
         wait_s = self._slow_s if self._batches in self._slow else self._batch_s
