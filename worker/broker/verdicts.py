@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gaussline.worker.broker.client import Redis, connect, translated
+from gaussline.worker.broker.exactly_once import Effect, ExactlyOnce
 from gaussline.worker.broker.script import Script
 from gaussline.worker.contract.keys import Keys, check_name
 from gaussline.worker.errors import NotFound
@@ -29,6 +30,11 @@ class Verdicts:
         self._client: Redis = connect(redis) if isinstance(redis, str) else redis
         self._keys = Keys(line)
         self._acknowledge = Script("acknowledge")
+
+    @property
+    def line(self) -> str:
+        """Name of the line."""
+        return self._keys.line
 
     # --- subscribers -------------------------------------------------------------------------------------------------
     def register(self, subscriber: str, *, since: str = "0-0") -> None:
@@ -62,6 +68,23 @@ class Verdicts:
         with translated("reading verdicts"):
             newest = self._client.xrevrange(self._keys.verdicts, count=1)
         return newest[0][0].decode() if newest else "0-0"
+
+    def deleted_up_to(self) -> str:
+        """The newest entry that was ever trimmed, `0-0` for none, or where the server is too old to tell (6.2)."""
+        with translated("reading verdicts"):
+            if not self._client.exists(self._keys.verdicts):
+                return "0-0"
+            told = self._client.xinfo_stream(self._keys.verdicts)
+        entry = told.get("max-deleted-entry-id", b"0-0")
+        return entry.decode() if isinstance(entry, bytes) else str(entry)
+
+    def exactly_once(self, connection: Any, subscriber: str, effect: Effect, **options: Any) -> ExactlyOnce:
+        """Verdicts into a database of the subscriber's own, each exactly once: `.run()` or `.step()` does it.
+
+        `effect(cursor, verdict)` writes what the verdict means through a DB-API cursor of `connection`; that and the
+        subscriber's cursor are committed in one transaction. Options as of `ExactlyOnce`.
+        """
+        return ExactlyOnce(self, connection, subscriber, effect, **options)
 
     def read(self, after: str, *, count: int = 500, block_s: float | None = None) -> list[tuple[str, dict[str, Any]]]:
         """Entries after an entry id: (entry id, verdict). Waits up to `block_s` where there is none."""
