@@ -106,6 +106,17 @@ class Settings(BaseSettings):
     )
     features_max_bytes: Bytes = Field(512 * 2**20, description="Bound of one model's feature events in bytes.")
 
+    heat_maps: Literal["failed", "off"] = Field(
+        "failed", description="Make heat maps of failed frames beside the verdicts, or none."
+    )
+    heat_maps_max_bytes: Bytes = Field(64 * 2**20, description="Bound of the stored heat maps in bytes.")
+    heat_maps_max_age_s: Seconds = Field(7 * 86_400.0, description="Bound of the stored heat maps in age.")
+    heat_maps_queue_frames: int = Field(
+        16,
+        ge=1,
+        le=1024,
+        description="Failed frames that may wait for their heat map; beyond it maps are shed.",
+    )
     feedback_max_entries: int = Field(100_000, ge=1, description="Most entries of the feedback stream.")
 
     # --- telemetry ---------------------------------------------------------------------------------------------------

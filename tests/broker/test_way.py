@@ -9,6 +9,7 @@ import pytest
 from gaussline.worker.broker.admission import Admission, Request, Status
 from gaussline.worker.broker.embedded import EmbeddedRedis
 from gaussline.worker.broker.intake import QUANTUM_FRAMES
+from gaussline.worker.broker.kept import KeptFrames
 from gaussline.worker.broker.settle import Settler
 from gaussline.worker.contract.clock import from_text
 from gaussline.worker.contract.dead_letter import DeadLetter
@@ -255,7 +256,7 @@ def test_bytes_deleted_behind_our_back_end_as_lost_once(way: Way) -> None:
 def test_kept_frames_and_dead_letters_stay_within_their_bounds(way: Way) -> None:
     for _ in range(30):
         way.admit()
-    settler_bounds = {"kept_max_bytes": 500, "dead_max_bytes": 1500}
+    settler_bounds = {"kept_max_bytes": 780, "dead_max_bytes": 1500}
     for message in way.take():
         base = settlement(message, "not_judged")
         name = base.verdicts[0][0]
@@ -266,6 +267,10 @@ def test_kept_frames_and_dead_letters_stay_within_their_bounds(way: Way) -> None
         Settler(way.client, way.line, SettleBounds(**settler_bounds)).settle([full])
     assert way.client.zcard(way.keys.kept) == 5
     assert int(way.client.hget(way.keys.totals, "kept_dropped")) == 25
+    held = [way.client.get(way.keys.kept_blob(frame.id)) for frame in KeptFrames(way.client, way.line).list()]
+    said = [way.client.get(way.keys.kept_verdict(frame.id)) for frame in KeptFrames(way.client, way.line).list()]
+    assert int(way.client.hget(way.keys.totals, "kept_bytes")) == sum(map(len, held + said)) <= 780
+    assert len(list(way.client.scan_iter(f"gl:\\{{{way.line}\\}}:kept*:*"))) == 10, "what is dropped is dropped whole"
     assert way.client.xlen(way.keys.dead("undecodable")) == 5
     assert int(way.client.hget(way.keys.dead_stats, "undecodable:dropped")) == 25
     assert int(way.client.hget(way.keys.dead_stats, "undecodable:total")) == 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from gaussline.worker.contract.dead_letter import DeadLetter
 from gaussline.worker.contract.feature_event import FeatureEvent
 from gaussline.worker.contract.feedback import Feedback, Label
 from gaussline.worker.contract.frame import Frame, FrameBatch
+from gaussline.worker.contract.heat_map import Explanation
 from gaussline.worker.contract.verdict import Decision, ModelRef, Reason, Verdict
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -57,6 +59,7 @@ FAIL = Verdict(
     kept=True,
     judged_us=CAPTURED_US + 41_388,
 )
+FAIL_EXPLAINED = replace(FAIL, heat_map="cam1:3:1042@0123456789abcdef", device="cpu AVX2")
 NOT_JUDGED = Verdict(
     id="cam1:3:1043",
     line="line1",
@@ -87,6 +90,18 @@ EVENT = FeatureEvent(
     reservoir=True,
     weight=10.0,
     statistics={"exposure": 0.5},
+)
+EXPLANATION = Explanation(
+    5.5,
+    (4, 6),
+    {
+        "features.1": np.array([[1.0, -0.5, 2.0], [0.0, 4.0, 2.5]], np.float32),
+        "features.3": np.array([[6.25]], np.float32),
+    },
+    {"features.1": 3.0, "features.3": 2.5},
+    {"features.1": 3.0, "features.3": 2.5},
+    "cam1:3:1042",
+    ModelRef("plates", 7, DIGEST),
 )
 FEEDBACK = Feedback("cam1:3:1042", Label.BAD, "Ada Müller", "crack at final check")
 LETTER = DeadLetter("cam1:3:1044", "cam1", Reason.UNDECODABLE, "not a jpeg: marker ff00", 1, 2, b"\x00\xffbytes")

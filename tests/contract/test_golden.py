@@ -19,7 +19,11 @@ from tests.contract import examples
 from tests.contract.examples import GOLDEN
 
 BATCHES = [("batch_full", examples.FULL_BATCH), ("batch_least", examples.LEAST_BATCH)]
-VERDICTS = [("verdict_fail", examples.FAIL), ("verdict_not_judged", examples.NOT_JUDGED)]
+VERDICTS = [
+    ("verdict_fail", examples.FAIL),
+    ("verdict_fail_explained", examples.FAIL_EXPLAINED),
+    ("verdict_not_judged", examples.NOT_JUDGED),
+]
 
 
 @pytest.mark.parametrize(("name", "batch"), BATCHES)

@@ -20,7 +20,7 @@ from gaussline.worker.contract.feature_event import FeatureEvent
 from gaussline.worker.contract.keys import Keys, check_name
 from gaussline.worker.contract.verdict import Decision, Reason
 from gaussline.worker.errors import ContractError
-from tests.contract.examples import EVENT, FAIL, LETTER
+from tests.contract.examples import EVENT, FAIL_EXPLAINED, LETTER
 from tests.support.repository import ROOT
 
 PAGE = (ROOT / "docs" / "contract.md").read_text("utf-8")
@@ -110,7 +110,7 @@ def test_the_page_gives_every_key_a_type_that_the_code_gives_it() -> None:
 
 def test_the_example_on_the_page_is_a_verdict_of_this_build() -> None:
     (example,) = re.findall(r"<!-- example: verdict -->\n```json\n(.*?)\n```", PAGE, re.DOTALL)
-    assert example == json.dumps(json.loads(FAIL.to_json()), indent=2)
+    assert example == json.dumps(json.loads(FAIL_EXPLAINED.to_json()), indent=2)
     assert "worker/contract/verdict.schema.json" in PAGE
     assert (ROOT / "worker" / "contract" / "verdict.schema.json").is_file()
 

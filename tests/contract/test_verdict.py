@@ -99,7 +99,7 @@ def test_every_reason_is_in_the_schema(reason: Reason) -> None:
 def test_the_lists_of_the_schema_and_of_the_code_are_one() -> None:
     assert set(SCHEMA["properties"]["reason"]["enum"]) == {None, *(reason.value for reason in PUBLIC)}
     assert set(SCHEMA["properties"]["decision"]["enum"]) == {decision.value for decision in Decision}
-    optional = {"retry_of", "opinions"}
+    optional = {"retry_of", "opinions", "device"}
     required = [name for name in SCHEMA["properties"] if name not in optional]
     assert optional < set(SCHEMA["properties"])
     assert list(json.loads(FAIL.to_json())) == required == SCHEMA["required"]

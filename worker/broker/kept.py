@@ -1,13 +1,20 @@
-"""Kept frames: the bytes of every failed frame and of a share of the passed ones, until they expire."""
+"""Kept frames: the bytes of every failed frame and of a share of the passed ones, with their verdicts, until they go.
+
+The list and the verdicts lie in Redis, wherever the bytes are kept: verdicts leave their stream long before.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gaussline.worker.broker.client import Redis, translated
+from gaussline.worker.broker.kept_folder import KeptFolder
 from gaussline.worker.contract.frame import FrameBatch, decode_batch, parse_frame_id
 from gaussline.worker.contract.keys import Keys
+from gaussline.worker.contract.verdict import Verdict
 from gaussline.worker.errors import NotFound
+from gaussline.worker.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,21 +26,33 @@ class KeptFrame:
 
 
 class KeptFrames:
-    """The store of one line, in Redis."""
+    """The kept frames of one line.
 
-    def __init__(self, client: Redis, line: str) -> None:
+    Args:
+        folder: where their bytes are, None where they are in Redis.
+    """
+
+    def __init__(self, client: Redis, line: str, folder: KeptFolder | None = None) -> None:
         self._client = client
         self._keys = Keys(line)
+        self._folder = folder
 
-    def list(self, count: int = 100) -> list[KeptFrame]:
-        """The newest kept frames, newest first."""
+    @classmethod
+    def of(cls, settings: Settings, client: Redis) -> KeptFrames:
+        """The kept frames of a line, in the store that its settings name. Raises SettingsError, BrokerError."""
+        return cls(client, settings.line, KeptFolder.of(settings))
+
+    def list(self, count: int = 100, *, skip: int = 0) -> list[KeptFrame]:
+        """The newest kept frames but `skip`, newest first."""
         with translated("listing kept frames"):
-            raw = self._client.zrevrange(self._keys.kept, 0, count - 1, withscores=True)
+            raw = self._client.zrevrange(self._keys.kept, skip, skip + count - 1, withscores=True)
         return [KeptFrame(name.decode(), int(score)) for name, score in raw]
 
     def get(self, frame_id: str) -> FrameBatch:
         """A frame batch of that one frame. Raises NotFound, saying that it was not kept or has expired."""
         parse_frame_id(frame_id)
+        if self._folder is not None:
+            return self._folder.get(frame_id)
         with translated("reading a kept frame"):
             data = self._client.get(self._keys.kept_blob(frame_id))
         if data is None:
@@ -42,3 +61,10 @@ class KeptFrames:
                 "GAUSSLINE_KEPT_MAX_BYTES, GAUSSLINE_KEPT_MAX_AGE_S)"
             )
         return decode_batch(data)
+
+    def verdicts(self, frame_ids: Sequence[str]) -> Sequence[Verdict | None]:
+        """The verdicts of kept frames, None for those that are kept no more. Raises ContractError for a broken one."""
+        keys = [self._keys.kept_verdict(frame_id) for frame_id in frame_ids]
+        with translated("reading verdicts of kept frames"):
+            texts = self._client.mget(keys) if keys else []
+        return [Verdict.from_json(text) if text else None for text in texts]

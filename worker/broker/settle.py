@@ -31,7 +31,8 @@ class Settlement:
 
     Attributes:
         verdicts: (frame id, decision, open-ended verdict JSON), one a frame.
-        kept: (frame id, frame batch of that frame) of every frame whose bytes are kept.
+        kept: (frame id, frame batch of that frame) of every frame whose bytes are kept; empty bytes where they lie in
+            another store. Its verdict is kept with it.
         dead: dead letters.
         events: (model, encoded feature event).
         unadmitted: it came without admission: dead letters only.

@@ -10,12 +10,10 @@ from typing import Annotated
 import typer
 
 from gaussline.worker.broker.kept import KeptFrames
-from gaussline.worker.broker.kept_folder import KeptFolder
 from gaussline.worker.commands.console import err, out
 from gaussline.worker.commands.options import Json, Line, RedisUrl, open_line, write_file
 from gaussline.worker.contract.clock import to_text
 from gaussline.worker.contract.frame import BadFrame
-from gaussline.worker.errors import SettingsError
 
 EPILOG = """Examples:
 
@@ -37,8 +35,6 @@ def list_kept(
 ) -> None:
     """The newest kept frames, newest first."""
     opened = open_line(redis_url, line)
-    if opened.settings.kept_store != "redis":
-        raise SettingsError(f"the kept frames lie in {opened.settings.kept_store}, one file each: list that folder")
     frames = KeptFrames(opened.client, opened.line).list(count)
     if as_json:
         out().print_json(json.dumps([dataclasses.asdict(frame) for frame in frames]))
@@ -58,8 +54,7 @@ def get_kept(
 ) -> None:
     """Write a kept frame's bytes to a file, exactly as its camera sent them."""
     opened = open_line(redis_url, line)
-    store = KeptFolder.of(opened.settings) or KeptFrames(opened.client, opened.line)
-    frame = store.get(frame_id).frames[0]
+    frame = KeptFrames.of(opened.settings, opened.client).get(frame_id).frames[0]
     write_file(output, frame.data)
     what = "an unreadable frame" if isinstance(frame, BadFrame) else frame.encoding
     if not isinstance(frame, BadFrame) and frame.encoding == "raw":

@@ -125,6 +125,23 @@ class Keys:
         """String: a frame batch of that one frame, exactly as it was admitted."""
         return f"{self.prefix}kept:{frame_id}"
 
+    def kept_verdict(self, frame_id: str) -> str:
+        """String: the verdict of a kept frame, JSON, for as long as the frame is kept."""
+        return f"{self.prefix}kept-verdict:{frame_id}"
+
+    @property
+    def heats(self) -> str:
+        """Sorted set: reference of a stored heat map -> time stored in microseconds."""
+        return self.prefix + "heats"
+
+    def heat(self, reference: str) -> str:
+        """Hash: a heat map in pieces (`0`, `1`, …) and its `size` in bytes."""
+        return f"{self.prefix}heat:{reference}"
+
+    def heat_part(self, worker: str) -> str:
+        """Hash: a heat map that a worker is just writing."""
+        return f"{self.prefix}heat-part:{worker}"
+
     def features(self, model: str) -> str:
         """Stream: the feature events of one model."""
         return f"{self.prefix}features:{model}"

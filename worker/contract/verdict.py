@@ -99,8 +99,9 @@ class Verdict:
         p_value: share of normal frames at least as far out, by the model's calibration.
         level_scores: Mahalanobis distance a level (not squared), in the order of the levels.
         kept: the frame's bytes were kept and can be asked for by its id.
-        heat_map: reference of the heat map, where one was made.
+        heat_map: reference of the heat map (`contract.heat_map`), which may come later or never.
         random_weights: the backbone had random weights; such a verdict means nothing (demo and tests only).
+        device: what the backbone ran on, such as `cpu AVX2`; None in verdicts of earlier builds.
         retry_of: the frame whose dead letter this one is a retry of. Written only where it is one.
         opinions: what the model's other channels say, while a canary or a shadow is on trial.
     """
@@ -129,6 +130,7 @@ class Verdict:
     judged_us: int = 0
     retry_of: str | None = None
     opinions: tuple[Opinion, ...] = ()
+    device: str | None = None
 
     def to_json(self) -> str:
         """The whole verdict as one line of JSON, `judged_at` included."""
@@ -169,6 +171,8 @@ class Verdict:
             fields["retry_of"] = self.retry_of
         if self.opinions:
             fields["opinions"] = [opinion.to_json() for opinion in self.opinions]
+        if self.device is not None:
+            fields["device"] = self.device
         # allow_nan: a NaN is no JSON, and a score that is none must never reach an MES.
         return json.dumps(fields, separators=(",", ":"), ensure_ascii=False, allow_nan=False)[:-1]
 
@@ -207,6 +211,7 @@ class Verdict:
                 heat_map=fields.get("heat_map"),
                 random_weights=fields.get("random_weights", False),
                 judged_us=from_text(fields["judged_at"]),
+                device=fields.get("device"),
                 retry_of=fields.get("retry_of"),
                 opinions=tuple(Opinion.from_json(each) for each in fields.get("opinions") or ()),
             )

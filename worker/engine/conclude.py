@@ -103,6 +103,8 @@ class Concluder:
             model=judgement.model,
             backbone=judgement.backbone,
             kept=keep,
+            heat_map=judgement.heat_map,
+            device=judgement.device,
             random_weights=judgement.random_weights,
             retry_of=source.retry_of,
             opinions=judgement.opinions,

@@ -34,6 +34,8 @@ from gaussline.worker.vision.runtime import RuntimeChoice, choose_runtime
 from gaussline.worker.vision.scorer import PreparedModel, Scorer
 from gaussline.worker.vision.weights import WeightsSource
 
+KEPT_INDEX_BYTES = 64 * 2**20
+"""Most bytes of kept frames' verdicts in Redis where the frames lie elsewhere: about 50,000 frames."""
 WATCH_S = 1.0
 """How soon a moved pointer is seen where its event was lost."""
 AGE_S = 30.0
@@ -275,7 +277,8 @@ class Host:
 def settle_bounds(settings: Settings) -> SettleBounds:
     """The bounds of what settling writes, from the settings."""
     return SettleBounds(
-        kept_max_bytes=settings.kept_max_bytes,
+        # Where the bytes lie elsewhere, only the verdicts of kept frames are held here, and are bounded by themselves.
+        kept_max_bytes=settings.kept_max_bytes if settings.kept_store == "redis" else KEPT_INDEX_BYTES,
         kept_max_age_s=settings.kept_max_age_s,
         dead_max_bytes=settings.dead_max_bytes,
         dead_max_age_s=settings.dead_max_age_s,

@@ -24,6 +24,8 @@ class Judgement:
         failed: the frame is outside the model's working point.
         score: combined distance.
         level_scores: Mahalanobis distance a level, by level name.
+        heat_map: reference of the frame's heat map, which may come later or never.
+        device: what the backbone ran on.
         features: float32 (d,) a level where the frame's features are to be written down, else None.
         opinions: what the model's other channels say, while one is on trial.
     """
@@ -39,6 +41,8 @@ class Judgement:
     random_weights: bool = False
     features: tuple[NDArray[np.float32], ...] | None = None
     opinions: tuple[Opinion, ...] = ()
+    heat_map: str | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

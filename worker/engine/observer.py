@@ -32,6 +32,9 @@ class Observer:
     def lost_race(self, messages: int) -> None:
         """Messages that somebody else had settled already."""
 
+    def heat_map(self, outcome: str, seconds: float) -> None:
+        """The heat map of a failed frame was `stored`, `shed`, `refused` by its store, or `failed`."""
+
     def turned(self, stage: str) -> None:
         """A stage went round its loop; the health check watches that it does."""
 

@@ -17,7 +17,8 @@ def publish(
 ) -> tuple[list[Verdict], int]:
     """Settle decided messages in one call: the verdicts that became public, and how many messages others had settled.
 
-    Kept frames go into `folder` where one is given, else into Redis with the settlement.
+    Kept frames go into `folder` where one is given, else into Redis with the settlement; their verdicts into Redis
+    either way.
 
     A repeated call may find its own earlier success as "settled by somebody": the verdicts are public all the same.
     """
@@ -38,7 +39,7 @@ def publish(
         if folder is not None:
             for frame_id, data in kept:
                 folder.put(frame_id, data)  # before it is settled: a verdict that says kept must be right
-            kept = []
+            kept = [(frame_id, b"") for frame_id, _ in kept]
         settlements.append(
             Settlement(
                 message.camera,

@@ -18,6 +18,7 @@ MAX_CAMERAS = 500
 """Cameras with a label of their own; the names come from outside, and a label set must have an end."""
 OTHER = "other"
 STAGES = ("take", "prepare", "backbone", "score", "settle")
+HEAT_MAPS = ("stored", "shed", "refused", "failed")
 
 
 class Metrics(Observer):
@@ -66,6 +67,12 @@ class Metrics(Observer):
         self._races = counter("lost_races_total", "Messages that somebody else had settled.").labels(line)
         self._troubles = counter("troubles_total", "Expected faults (Redis away, say), by stage.", "stage")
         self._surprises = counter("surprises_total", "Faults that nobody expected, by stage.", "stage")
+        self._heat_maps = counter(
+            "heat_maps_total", f"Heat maps of failed frames, by what became of them: {', '.join(HEAT_MAPS)}.", "outcome"
+        )
+        self._heat_map_seconds = histogram(
+            "heat_map_seconds", "Making and storing one heat map, beside the verdicts.", LATENCY_BUCKETS
+        ).labels(line)
         self._version = gauge(
             "model_version_info", "1 for the version a worker scores with.", "worker", "model", "channel", "version"
         )
@@ -73,6 +80,8 @@ class Metrics(Observer):
             "model_load_seconds", "Fetching, checking and warming up a model.", LOAD_BUCKETS, "model"
         )
         self._refused = counter("model_refusals_total", "Versions that could not be used.", "model")
+        for outcome in HEAT_MAPS:
+            self._heat_maps.labels(line, outcome)
         for cause in ("crash", "slow"):
             self._redelivered.labels(line, cause)  # a rate of something that never happened is 0, not absent
 
@@ -111,6 +120,11 @@ class Metrics(Observer):
 
     def lost_race(self, messages: int) -> None:
         self._races.inc(messages)
+
+    def heat_map(self, outcome: str, seconds: float) -> None:
+        self._heat_maps.labels(self._line, outcome).inc()
+        if outcome == "stored":
+            self._heat_map_seconds.observe(seconds)
 
     def trouble(self, stage: str, error: BaseException) -> None:
         self._troubles.labels(self._line, stage).inc()

@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gaussline.worker.contract.heat_map import Explanation
 from gaussline.worker.contract.model import Model
+from gaussline.worker.contract.verdict import ModelRef
 from gaussline.worker.errors import ModelError
 from gaussline.worker.gaussian.combination import Combination, Rule
 from gaussline.worker.gaussian.density import Gaussian
@@ -78,7 +80,30 @@ _BLUE = np.array([30.0, 90.0, 230.0])
 
 
 def heat_map(model: Model, features: Sequence[NDArray[np.float32]], maps: Sequence[NDArray[np.float32]]) -> HeatMap:
-    """Explain one frame.
+    """Explain one frame at input size; arguments and errors as for `explain`."""
+    return combined(explain(model, features, maps))
+
+
+def combined(explanation: Explanation) -> HeatMap:
+    """The levels of an explanation laid over each other at input size; their sum is kept."""
+    whole = np.zeros(explanation.input_size)
+    for name, values in explanation.levels.items():
+        squared = float(values.sum(dtype=np.float64))
+        if explanation.contributions[name] > 0.0 and squared > 0.0:
+            whole += explanation.contributions[name] / squared * spread(values, explanation.input_size)
+    levels = {name: np.asarray(values, np.float64) for name, values in explanation.levels.items()}
+    return HeatMap(whole, levels, dict(explanation.distances), explanation.score)
+
+
+def explain(
+    model: Model,
+    features: Sequence[NDArray[np.float32]],
+    maps: Sequence[NDArray[np.float32]],
+    *,
+    frame: str = "",
+    ref: ModelRef | None = None,
+) -> Explanation:
+    """Explain one frame, every level at its own size.
 
     Args:
         features: (d,) pooled features a level, the ones that were scored.
@@ -90,20 +115,21 @@ def heat_map(model: Model, features: Sequence[NDArray[np.float32]], maps: Sequen
     widths = tuple(level.shape[0] for level in maps)
     if widths != model.spec.channels:
         raise ModelError(f"feature maps of {widths} channels for levels of {model.spec.channels}")
-    height, width = model.spec.input_size
     levels: dict[str, Array] = {}
     distances: list[float] = []
     for name, gaussian, pooled, level in zip(model.spec.levels, model.gaussians, features, maps, strict=True):
         levels[name] = level_map(gaussian, pooled, level)
         distances.append(float(np.sqrt(max(levels[name].sum(), 0.0))))
-    combined = np.zeros((height, width))
-    for share, distance, level_values in zip(
-        shares(model.combination, distances), distances, levels.values(), strict=True
-    ):
-        if share > 0.0:
-            combined += share / distance**2 * spread(level_values, (height, width))
-    score = float(model.combination.combine(np.array(distances)))
-    return HeatMap(combined, levels, dict(zip(model.spec.levels, distances, strict=True)), score)
+    given = shares(model.combination, distances)
+    return Explanation(
+        score=float(model.combination.combine(np.array(distances))),
+        input_size=model.spec.input_size,
+        levels=levels,
+        distances=dict(zip(model.spec.levels, distances, strict=True)),
+        contributions=dict(zip(model.spec.levels, given, strict=True)),
+        frame=frame,
+        model=ref,
+    )
 
 
 def level_map(gaussian: Gaussian, pooled: NDArray[np.float32], maps: NDArray[np.float32]) -> Array:

@@ -63,6 +63,8 @@ local function wrong_with(m)
   end
   for _, k in ipairs(m.kept) do
     if type(k[1]) ~= 'string' or type(k[2]) ~= 'string' then return 'a kept frame is malformed' end
+    problem = is(prefix .. 'kept:' .. k[1], 'string') or is(prefix .. 'kept-verdict:' .. k[1], 'string')
+    if problem then return problem end
   end
   local meta = redis.call('HGET', prefix .. 'index:' .. m.camera, m.id)
   if m.unadmitted then
@@ -95,19 +97,20 @@ local function bury(d)
   end
 end
 
-local function keep(id, data)
-  local blob = prefix .. 'kept:' .. id
-  redis.call('SET', blob, data)
+-- Verdicts may be trimmed long before the kept frames are; so a kept frame has its own. Empty data lies in another store.
+local function keep(id, data, text)
+  if #data > 0 then redis.call('SET', prefix .. 'kept:' .. id, data) end
+  redis.call('SET', prefix .. 'kept-verdict:' .. id, text)
   redis.call('ZADD', KEYS[4], string.format('%.0f', now_us), id)
-  local held = redis.call('HINCRBY', KEYS[2], 'kept_bytes', #data)
+  local held = redis.call('HINCRBY', KEYS[2], 'kept_bytes', #data + #text)
   for _ = 1, 64 do
     local first = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
     if not first[1] then break end
     local over = held > bounds.kept_max_bytes
     if not over and tonumber(first[2]) >= now_us - bounds.kept_max_age_us then break end
-    local old = prefix .. 'kept:' .. first[1]
-    held = redis.call('HINCRBY', KEYS[2], 'kept_bytes', -redis.call('STRLEN', old))
-    redis.call('UNLINK', old)
+    local old, said = prefix .. 'kept:' .. first[1], prefix .. 'kept-verdict:' .. first[1]
+    held = redis.call('HINCRBY', KEYS[2], 'kept_bytes', -redis.call('STRLEN', old) - redis.call('STRLEN', said))
+    redis.call('UNLINK', old, said)
     redis.call('ZREM', KEYS[4], first[1])
     redis.call('HINCRBY', KEYS[2], over and 'kept_dropped' or 'kept_aged', 1)
   end
@@ -152,6 +155,7 @@ for i = 3, #ARGV do
       won = redis.call('HEXISTS', index, m.id) == 1
     end
     if won then
+      local texts = {}
       local meta = redis.call('HGET', index, m.id)
       redis.call('XDEL', stream, m.id)
       if meta then
@@ -163,6 +167,7 @@ for i = 3, #ARGV do
         redis.call('HDEL', prefix .. 'crashes:' .. m.camera, m.id)
         for _, v in ipairs(m.verdicts) do
           local text = v[3] .. judged_at
+          texts[v[1]] = text
           redis.call('XADD', KEYS[1], '*', 'id', v[1], 'camera', m.camera, 'decision', v[2], 'json', text)
           add(camera, v[2], 1)
           add(KEYS[2], 'verdict_bytes', #text + 100)
@@ -172,7 +177,7 @@ for i = 3, #ARGV do
         add(camera, 'unadmitted', 1)
       end
       for _, d in ipairs(m.dead) do bury(d) end
-      for _, k in ipairs(m.kept) do keep(k[1], k[2]) end
+      for _, k in ipairs(m.kept) do keep(k[1], k[2], texts[k[1]] or '') end
       for _, e in ipairs(m.events) do note(e[1], e[2]) end
       answers[#answers + 1] = 1
     else
