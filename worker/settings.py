@@ -119,6 +119,15 @@ class Settings(BaseSettings):
     )
     feedback_max_entries: int = Field(100_000, ge=1, description="Most entries of the feedback stream.")
 
+    # --- parts -------------------------------------------------------------------------------------------------------
+    parts_cameras: str = Field(
+        "", description="Cameras that must see a part, such as cam1,cam2 or cam1,cam2=3 (three frames of cam2)."
+    )
+    parts_frames: int = Field(0, ge=0, le=256, description="Frames that must see a part in all; 0: the cameras alone.")
+    parts_deadline_s: Seconds = Field(10.0, description="A part is decided so long after its first verdict at latest.")
+    parts_remember_s: Seconds = Field(86_400.0, description="Decided parts are remembered so long: late frames.")
+    parts_max_open: int = Field(10_000, ge=1, le=1_000_000, description="Parts that may be open at once.")
+
     # --- telemetry ---------------------------------------------------------------------------------------------------
     http_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
     http_port: int = Field(9108, ge=0, le=65_535, description="Port of the same; 0 takes a free one and logs it.")

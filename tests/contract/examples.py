@@ -15,6 +15,7 @@ from gaussline.worker.contract.feature_event import FeatureEvent
 from gaussline.worker.contract.feedback import Feedback, Label
 from gaussline.worker.contract.frame import Frame, FrameBatch
 from gaussline.worker.contract.heat_map import Explanation
+from gaussline.worker.contract.part_verdict import PartFrame, PartReason, PartVerdict
 from gaussline.worker.contract.verdict import Decision, ModelRef, Reason, Verdict
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -104,6 +105,17 @@ EXPLANATION = Explanation(
     ModelRef("plates", 7, DIGEST),
 )
 FEEDBACK = Feedback("cam1:3:1042", Label.BAD, "Ada Müller", "crack at final check")
+PART = PartVerdict(
+    line="line1",
+    part="A-1042",
+    decision=Decision.NOT_JUDGED,
+    reason=PartReason.MISSING,
+    frames=(PartFrame("cam1:3:1042", "cam1", Decision.PASS),),
+    missing=("cam2",),
+    first_us=CAPTURED_US + 41_000,
+    deadline_us=CAPTURED_US + 10_041_000,
+    decided_us=CAPTURED_US + 10_052_115,
+)
 LETTER = DeadLetter("cam1:3:1044", "cam1", Reason.UNDECODABLE, "not a jpeg: marker ff00", 1, 2, b"\x00\xffbytes")
 
 

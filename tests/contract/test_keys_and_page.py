@@ -20,7 +20,7 @@ from gaussline.worker.contract.feature_event import FeatureEvent
 from gaussline.worker.contract.keys import Keys, check_name
 from gaussline.worker.contract.verdict import Decision, Reason
 from gaussline.worker.errors import ContractError
-from tests.contract.examples import EVENT, FAIL_EXPLAINED, LETTER
+from tests.contract.examples import EVENT, FAIL_EXPLAINED, LETTER, PART
 from tests.support.repository import ROOT
 
 PAGE = (ROOT / "docs" / "contract.md").read_text("utf-8")
@@ -113,6 +113,11 @@ def test_the_example_on_the_page_is_a_verdict_of_this_build() -> None:
     assert example == json.dumps(json.loads(FAIL_EXPLAINED.to_json()), indent=2)
     assert "worker/contract/verdict.schema.json" in PAGE
     assert (ROOT / "worker" / "contract" / "verdict.schema.json").is_file()
+
+
+def test_the_example_of_a_part_verdict_is_one_of_this_build() -> None:
+    (example,) = re.findall(r"<!-- example: part verdict -->\n```json\n(.*?)\n```", PAGE, re.DOTALL)
+    assert example == json.dumps(json.loads(PART.to_json()), indent=2)
 
 
 def test_the_page_lists_every_reason_and_where_its_bytes_stay() -> None:

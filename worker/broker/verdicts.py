@@ -29,6 +29,8 @@ class Verdicts:
     def __init__(self, redis: str | Redis, line: str = "line1") -> None:
         self._client: Redis = connect(redis) if isinstance(redis, str) else redis
         self._keys = Keys(line)
+        self._stream = self._keys.verdicts
+        self._cursors = self._keys.subscribers
         self._acknowledge = Script("acknowledge")
 
     @property
@@ -41,23 +43,23 @@ class Verdicts:
         """Make a durable cursor, at the oldest verdict or after entry `since`; one that exists stays as it is."""
         check_name("subscriber", subscriber)
         with translated("registering a subscriber"):
-            self._client.hsetnx(self._keys.subscribers, subscriber, since)
+            self._client.hsetnx(self._cursors, subscriber, since)
 
     def unregister(self, subscriber: str) -> None:
         """Forget a cursor: verdicts are no longer kept for it. Raises NotFound."""
         with translated("unregistering a subscriber"):
-            if not self._client.hdel(self._keys.subscribers, subscriber):
+            if not self._client.hdel(self._cursors, subscriber):
                 raise NotFound(f"no subscriber {subscriber!r} on line {self._keys.line}")
 
     def subscribers(self) -> dict[str, str]:
         """Every registered subscriber and the last entry it acknowledged."""
         with translated("listing subscribers"):
-            raw = self._client.hgetall(self._keys.subscribers)
+            raw = self._client.hgetall(self._cursors)
         return {name.decode(): entry.decode() for name, entry in sorted(raw.items())}
 
     def ack(self, subscriber: str, entry_id: str) -> bool:
         """Everything up to this entry is done; False where the cursor stood there already. Raises NotFound."""
-        moved = int(self._acknowledge(self._client, [self._keys.subscribers], [subscriber, entry_id]))
+        moved = int(self._acknowledge(self._client, [self._cursors], [subscriber, entry_id]))
         if moved < 0:
             raise NotFound(f"no subscriber {subscriber!r} on line {self._keys.line}")
         return moved == 1
@@ -66,7 +68,7 @@ class Verdicts:
     def last_id(self) -> str:
         """The newest entry's id, `0-0` where there is none: what to follow from to see only what comes next."""
         with translated("reading verdicts"):
-            newest = self._client.xrevrange(self._keys.verdicts, count=1)
+            newest = self._client.xrevrange(self._stream, count=1)
         return newest[0][0].decode() if newest else "0-0"
 
     def deleted_up_to(self) -> str:
@@ -90,7 +92,7 @@ class Verdicts:
         """Entries after an entry id: (entry id, verdict). Waits up to `block_s` where there is none."""
         block = None if block_s is None else max(1, int(block_s * 1000))
         with translated("reading verdicts"):
-            answer = self._client.xread({self._keys.verdicts: after}, count=count, block=block)
+            answer = self._client.xread({self._stream: after}, count=count, block=block)
         return [
             (entry_id.decode(), json.loads(fields[b"json"]))
             for _, entries in answer or []
@@ -106,7 +108,7 @@ class Verdicts:
         wanted, position = frame_id.encode(), "+"
         while True:
             with translated("looking for a verdict"):
-                entries = self._client.xrevrange(self._keys.verdicts, max=position, count=count)
+                entries = self._client.xrevrange(self._stream, max=position, count=count)
             for _, fields in entries:
                 if fields[b"id"] == wanted:
                     found: dict[str, Any] = json.loads(fields[b"json"])
@@ -137,6 +139,22 @@ class Verdicts:
             idle_s = 0.0 if entries else idle_s + BLOCK_S
             if stop_after_s is not None and idle_s >= stop_after_s:
                 return
+
+
+class PartVerdicts(Verdicts):
+    """The part verdicts of one line: the same, with subscribers of their own."""
+
+    def __init__(self, redis: str | Redis, line: str = "line1") -> None:
+        super().__init__(redis, line)
+        self._stream = self._keys.parts
+        self._cursors = self._keys.part_subscribers
+
+
+def trim_parts(client: Redis, line: str, *, min_age_s: float, max_bytes: int) -> int:
+    """Trim part verdicts as verdicts are; how many went. At the bound the oldest go, and are counted."""
+    keys = Keys(line)
+    args = [int(min_age_s * 1e6), max_bytes, "trim"]
+    return int(_TRIM(client, [keys.parts, keys.part_subscribers, keys.part_state], args)[0])
 
 
 def trim_verdicts(client: Redis, line: str, *, min_age_s: float, max_bytes: int, policy: str) -> tuple[int, int, int]:

@@ -23,6 +23,7 @@ COMMANDS = {
     "produce": ("gaussline.producer.command", "produce", "Push frames of a folder, video, camera, or synthetic ones."),
     "verdicts": ("gaussline.worker.commands.verdicts", "verdicts", "Read and follow verdicts."),
     "feedback": ("gaussline.worker.commands.feedback", "feedback", "Say of a frame that it is good or bad."),
+    "parts": ("gaussline.worker.commands.parts", "parts", "One verdict a part, out of its frames' verdicts."),
     "ledger": ("gaussline.worker.commands.ledger", "ledger", "The balance of every camera."),
     "cameras": ("gaussline.worker.commands.cameras", "app", "Cameras: list, set."),
     "subscribers": ("gaussline.worker.commands.subscribers", "app", "Durable cursors: list, register, unregister."),

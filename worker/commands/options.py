@@ -60,9 +60,9 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
     return tuple({form for word in words if word for form in (word, quote(word, safe=""), unquote(word))})
 
 
-def open_line(redis_url: str | None, line: str | None) -> Connection:
+def open_line(redis_url: str | None, line: str | None, **options: Any) -> Connection:
     """Connect to a line. Raises SettingsError."""
-    settings = load_settings(redis_url=redis_url, line=line)
+    settings = load_settings(redis_url=redis_url, line=line, **options)
     client = connect(settings.redis_url.get_secret_value(), timeout_s=settings.redis_timeout_s)
     return Connection(client, settings.line, settings)
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from gaussline.worker.broker.client import time_us
-from gaussline.worker.broker.verdicts import Verdicts
+from gaussline.worker.broker.verdicts import PartVerdicts, Verdicts
 from gaussline.worker.commands.ago import seconds_of
 from gaussline.worker.commands.options import Line, RedisUrl, open_line
 from gaussline.worker.contract.clock import from_text
@@ -26,6 +26,8 @@ EPILOG = """Examples:
   gaussline verdicts --since 10m --only fail
 
   gaussline verdicts --follow --json --group mes | mes-adapter
+
+  gaussline verdicts --parts --follow
 
 With --group the cursor moves on when the lines are written and flushed; what a crash leaves unacknowledged is printed
 again the next time, and `id` recognises it. A Redis that goes away while verdicts are followed is waited for."""
@@ -48,6 +50,9 @@ def verdicts(
         typer.Option(help="Read with this subscriber's durable cursor; it is registered where it is new."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="Part verdicts, of 'gaussline parts'; they have subscribers of their own.")
+    ] = False,
     redis_url: RedisUrl = None,
     line: Line = None,
 ) -> None:
@@ -58,8 +63,11 @@ def verdicts(
     """
     if group is not None and since is not None:
         raise SettingsError("--since and --group: a subscriber begins where its cursor stands; give one of them")
+    if parts and camera is not None:
+        raise SettingsError("--parts and --camera: a part has many")
     opened = open_line(redis_url, line)
-    reader = Verdicts(opened.client, opened.line)
+    reader = (PartVerdicts if parts else Verdicts)(opened.client, opened.line)
+    show = _part_line if parts else _line
     if group is not None:
         reader.register(group)
         position = reader.subscribers()[group]
@@ -75,14 +83,14 @@ def verdicts(
         for entry_id, verdict in entries:
             last = entry_id
             if all(value is None or verdict[name] == value for name, value in wanted.items()):
-                sys.stdout.write((json.dumps(verdict, ensure_ascii=False) if as_json else _line(verdict)) + "\n")
+                sys.stdout.write((json.dumps(verdict, ensure_ascii=False) if as_json else show(verdict)) + "\n")
                 count += 1
                 if count == left:
                     break
         sys.stdout.flush()
         return count, last
 
-    if sys.stdout.isatty() and not as_json:
+    if sys.stdout.isatty() and not as_json and not parts:
         print(_COLUMNS)
     try:
         for entries in _batches(reader, position, follow):
@@ -153,6 +161,12 @@ def _line(verdict: dict[str, Any]) -> str:
     scores = f"{verdict['score']:.4g} / {verdict['threshold']:.4g}"
     model = f"{verdict['model']['name']} v{verdict['model']['version']}"
     return f"{head} {verdict['p_value']:.4f}   {scores:17}  {model}{mark}"
+
+
+def _part_line(verdict: dict[str, Any]) -> str:
+    frames = " ".join(f"{frame['id']}={frame['decision']}" for frame in verdict["frames"])
+    lacking = f" {verdict['reason']}: {_plain(', '.join(verdict['missing']))}" if verdict["reason"] else ""
+    return f"{verdict['decided_at'][11:23]} {verdict['decision']:10} {_plain(verdict['part']):16} {frames}{lacking}"
 
 
 def _plain(text: str) -> str:

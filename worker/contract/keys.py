@@ -107,6 +107,38 @@ class Keys:
         """Hash: registered subscriber -> the last verdict entry id it acknowledged."""
         return self.prefix + "subscribers"
 
+    # --- parts -----------------------------------------------------------------------------------------------------
+    @property
+    def parts(self) -> str:
+        """Stream: one entry a part, fields id, part, decision, json."""
+        return self.prefix + "parts"
+
+    @property
+    def part_subscribers(self) -> str:
+        """Hash: registered subscriber -> the last part verdict's entry id it acknowledged."""
+        return self.prefix + "part-subscribers"
+
+    @property
+    def part_state(self) -> str:
+        """Hash: revision, cursor, and what was counted of parts."""
+        return self.prefix + "part-state"
+
+    @property
+    def parts_open(self) -> str:
+        """Hash: part -> JSON of what is known of it, until it is decided."""
+        return self.prefix + "parts-open"
+
+    @property
+    def parts_done(self) -> str:
+        """Sorted set: decided part -> when, in milliseconds; recognises late frames."""
+        return self.prefix + "parts-done"
+
+    @property
+    def parts_late(self) -> str:
+        """Stream, capped: frames that were judged after their part was decided."""
+        return self.prefix + "parts-late"
+
+    # --- what could not be judged, and what is kept ----------------------------------------------------------------
     def dead(self, reason: str) -> str:
         """Stream: dead letters of one reason, bounded by bytes and age."""
         return f"{self.prefix}dead:{reason}"
