@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -184,13 +183,3 @@ def test_ctrl_c_while_a_command_waits_is_130_and_silent() -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err.strip()) == (130, "", "")
-
-
-def test_waiting_threads_sleep_unless_the_user_says_otherwise() -> None:
-    """Spinning ones cost most of the throughput wherever a core is shared."""
-    code = "import os, contextlib\nfrom gaussline.worker.commands.main import main\n"
-    code += "with contextlib.suppress(SystemExit): main(['--version'])\nprint(os.environ['OMP_WAIT_POLICY'])"
-    policies = {name: value for name, value in os.environ.items() if name == "OMP_WAIT_POLICY"}
-    assert not policies, "this test needs a plain environment"
-    assert python(code).stdout.split()[-1] == "PASSIVE"
-    assert python(code, OMP_WAIT_POLICY="ACTIVE").stdout.split()[-1] == "ACTIVE"
