@@ -66,16 +66,16 @@ def push(url: str, camera: str, frames: Sequence[Frame], *, per_message: int = 1
 
 
 def worker_main(
-    url: str, make_judge: Callable[[Redis], tuple[Any, int]], name: str, ready: Any, told: Any, wait_s: float
+    url: str, make_judge: Callable[[Redis], tuple[Any, int, int]], name: str, ready: Any, told: Any, wait_s: float
 ) -> None:
     """Body of a worker process: serve until told to stop, then tell what it used."""
     client = connect(url)
-    judge, batch = make_judge(client)
+    judge, batch, lanes = make_judge(client)
     worker: Worker[Any] = Worker(
         Intake(connect(url), LINE, name),
         Settler(connect(url), LINE),
         judge,
-        WorkerConfig(LINE, name, batch, wait_s, 64 * 2**20, 2, 1.0, 10.0, 0.01, MessageLimits()),
+        WorkerConfig(LINE, name, batch, wait_s, 64 * 2**20, 2, 1.0, 10.0, 0.01, MessageLimits(), lanes),
         now_us=RedisClock(lambda: time_us(client)),
     )
     before = Usage.now()

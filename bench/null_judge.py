@@ -20,6 +20,9 @@ LEVELS = ("null",)
 class NullJudge:
     """Passes every frame with the value of its middle pixel as the score. Raw uint8 arrays only."""
 
+    def begin_thread(self, *, computes: bool) -> None:
+        """Nothing here computes in threads of its own."""
+
     def to_image(self, frame: Frame) -> NDArray[np.uint8]:
         """A view of the frame's bytes: nothing is copied or decoded."""
         assert frame.shape is not None

@@ -65,20 +65,20 @@ class Setup:
         return FeatureExtractor(load_backbone(self.backbone, self.source(), numeric_mode=self.mode), self.runtime)
 
 
-def make_judge(setup: Setup, client: Redis) -> tuple[Any, int]:
-    """The judge of a worker process, and its batch size."""
+def make_judge(setup: Setup, client: Redis) -> tuple[Any, int, int]:
+    """The judge of a worker process, its batch size and its lanes."""
     extractor = setup.extractor()
     judge = BackboneJudge(
         extractor, Scorer(extractor.spec), ImageLimits(), lambda: book.page, allow_random=setup.weights is None
     )
     book: ModelBook[PreparedModel] = ModelBook(client, LINE, judge.prepare)
     book.refresh()
-    return judge, setup.runtime.batch_size
+    return judge, setup.runtime.batch_size, setup.runtime.lanes
 
 
-def make_null(client: Redis) -> tuple[Any, int]:
+def make_null(client: Redis) -> tuple[Any, int, int]:
     """The judge of the pipeline's own ceiling."""
-    return NullJudge(), 64
+    return NullJudge(), 64, 1
 
 
 def bare_loop(setup: Setup, model: Model, frames: Sequence[Frame]) -> tuple[float, Usage]:
@@ -111,7 +111,7 @@ def bare_loop(setup: Setup, model: Model, frames: Sequence[Frame]) -> tuple[floa
 
 def run_worker(
     fsync: Fsync,
-    make: Callable[[Redis], tuple[Any, int]],
+    make: Callable[[Redis], tuple[Any, int, int]],
     artefact: bytes | None,
     frames: Sequence[Frame],
     *,

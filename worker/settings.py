@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     worker_name: str | None = Field(None, description="Name of this worker; none makes one from host and process id.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     torch_threads: int | None = Field(None, ge=1, description="Threads of the backbone on a CPU; none takes all cores.")
+    compute_lanes: int | None = Field(
+        None, ge=1, le=256, description="Batches judged side by side on a CPU, sharing those threads; none measures."
+    )
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field("auto", description="auto measures at start.")
     compile: Literal["auto", "on", "off"] = Field("off", description="torch.compile; auto measures at start.")
     weights: Path | None = Field(None, description="Weights file of the backbone; none takes torchvision's own.")

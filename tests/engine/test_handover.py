@@ -7,10 +7,16 @@ from gaussline.worker.engine.credit import Credit
 from gaussline.worker.engine.handover import Handover
 
 
+def taken(handover: Handover[int], timeout_s: float = 30.0) -> list[int] | None:
+    """The items of the next batch."""
+    batch = handover.get(timeout_s)
+    return None if batch is None else batch.items
+
+
 def test_a_waiting_reader_is_woken_by_a_full_batch() -> None:
     handover: Handover[int] = Handover(Batcher(2, wait_s=60.0))
-    got: list[list[int]] = []
-    reader = threading.Thread(target=lambda: got.append(handover.get(30.0)))
+    got: list[list[int] | None] = []
+    reader = threading.Thread(target=lambda: got.append(taken(handover, 30.0)))
     reader.start()
     handover.put([1])
     handover.put([2])
@@ -21,12 +27,12 @@ def test_a_waiting_reader_is_woken_by_a_full_batch() -> None:
 def test_an_unfilled_batch_comes_when_its_first_item_has_waited() -> None:
     handover: Handover[int] = Handover(Batcher(100, wait_s=0.02))
     handover.put([1, 2, 3])
-    assert handover.get(30.0) == [1, 2, 3]
+    assert taken(handover) == [1, 2, 3]
 
 
 def test_nothing_comes_of_nothing() -> None:
     handover: Handover[int] = Handover(Batcher(2, wait_s=0.01))
-    assert handover.get(0.01) == []
+    assert taken(handover, 0.01) is None
     assert not handover.finished
 
 
@@ -35,10 +41,10 @@ def test_closing_flushes_and_finishes() -> None:
     handover.put([1, 2, 3])
     handover.close()
     assert not handover.finished
-    assert handover.get(30.0) == [1, 2]
-    assert handover.get(30.0) == [3]
+    assert taken(handover) == [1, 2]
+    assert taken(handover) == [3]
     assert handover.finished
-    assert handover.get(30.0) == []
+    assert taken(handover) is None
 
 
 def test_credit_is_spent_and_given_back() -> None:

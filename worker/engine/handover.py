@@ -1,10 +1,11 @@
-"""The hand-over from intake to compute: a batcher behind a lock, on which compute sleeps until a batch is due."""
+"""The hand-over from intake to compute: a batcher behind a lock, on which the lanes sleep until a batch is due."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from gaussline.worker.engine.batcher import Batcher
@@ -12,14 +13,23 @@ from gaussline.worker.engine.batcher import Batcher
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch(Generic[T]):
+    """One batch and its place in the order of hand-over, from 0 without a gap."""
+
+    number: int
+    items: list[T]
+
+
 class Handover(Generic[T]):
-    """Bounded by the credit of whoever fills it. Closing it flushes what is left."""
+    """Bounded by the credit of whoever fills it. Any number of lanes take from it. Closing it flushes what is left."""
 
     def __init__(self, batcher: Batcher[T], monotonic: Callable[[], float] = time.monotonic) -> None:
         self._batcher = batcher
         self._monotonic = monotonic
         self._changed = threading.Condition()
         self._closed = False
+        self._handed = 0
 
     def put(self, items: Iterable[T]) -> None:
         """Append items; they arrived now."""
@@ -27,15 +37,20 @@ class Handover(Generic[T]):
             self._batcher.add(items, self._monotonic())
             self._changed.notify()
 
-    def get(self, timeout_s: float) -> list[T]:
-        """The next batch, waiting at most `timeout_s` for it; an empty list where none came due."""
+    def get(self, timeout_s: float) -> Batch[T] | None:
+        """The next batch, waiting at most `timeout_s` for it; None where none came due."""
         with self._changed:
             end = self._monotonic() + timeout_s
             while True:
                 now = self._monotonic()
-                batch = self._batcher.pop(now, flush=self._closed)
-                if batch or self._closed or now >= end:
-                    return batch
+                items = self._batcher.pop(now, flush=self._closed)
+                if items:
+                    if len(self._batcher):
+                        self._changed.notify()  # one put may have filled several batches, and wakes one lane
+                    self._handed += 1
+                    return Batch(self._handed - 1, items)
+                if self._closed or now >= end:
+                    return None
                 remaining = self._batcher.remaining_s(now)
                 self._changed.wait(end - now if remaining is None else min(remaining, end - now))
 

@@ -138,6 +138,7 @@ class Host:
             compile=settings.compile,
             batch_size=settings.batch_max_frames,
             threads=settings.torch_threads,
+            lanes=settings.compute_lanes,
         )
         extractor = FeatureExtractor(backbone, self.runtime)
         limits = ImageLimits(settings.image_max_bytes, settings.image_max_pixels, settings.image_max_side)
@@ -177,6 +178,7 @@ class Host:
                 message_limits=MessageLimits(settings.message_max_bytes, settings.message_max_frames),
                 reservoir_share=settings.reservoir_share,
                 features_share=settings.features_share if settings.features == "sample" else 1.0,
+                lanes=self.runtime.lanes,
             ),
             now_us=self.clock,
             observer=self._observer,

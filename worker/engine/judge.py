@@ -21,6 +21,7 @@ from gaussline.worker.errors import ModelError
 from gaussline.worker.vision.decode import decode
 from gaussline.worker.vision.features import FeatureExtractor
 from gaussline.worker.vision.preprocess import preprocess_one, stack
+from gaussline.worker.vision.runtime import use_threads
 from gaussline.worker.vision.scorer import PreparedModel, Scorer
 
 FeatureShare = Callable[[str], bool]
@@ -51,6 +52,10 @@ class BackboneJudge:
         blank = torch.zeros((1, 3, *self.extractor.spec.input_size), dtype=torch.uint8)
         self.scorer.distances(self.extractor.extract_tensors(blank), prepared)
         return prepared
+
+    def begin_thread(self, *, computes: bool) -> None:
+        """Give a lane its share of the cores. Decoding threads take one: a team in each would fight for the same."""
+        use_threads(self.extractor.runtime.threads if computes else 1)
 
     def to_image(self, frame: Frame) -> torch.Tensor:
         """Decode and resize one frame. Raises ImageError."""

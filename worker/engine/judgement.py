@@ -56,6 +56,10 @@ class Timing:
 class Judge(Protocol[Image]):
     """Frames in, judgements out. The engine knows nothing else of networks and Gaussians."""
 
+    def begin_thread(self, *, computes: bool) -> None:
+        """Called once in every thread that decodes or, where `computes`, judges; before anything else there."""
+        ...
+
     def to_image(self, frame: Frame) -> Image:
         """Decode and resize one frame; called from several threads. Raises ImageError."""
         ...
@@ -65,6 +69,7 @@ class Judge(Protocol[Image]):
     ) -> tuple[Sequence[Judgement | Refusal], Timing]:
         """Judge one batch: one backbone pass, each frame under its own camera's model.
 
-        `identities` are the frames' ids, by which a canary draws its share.
+        `identities` are the frames' ids, by which a canary draws its share. Called from every
+        lane.
         """
         ...

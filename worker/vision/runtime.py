@@ -1,4 +1,4 @@
-"""How a backbone is run here: device, layout, batch size and compilation, chosen by a short measured probe.
+"""How a backbone is run here: device, layout, batch size, lanes and compilation, chosen by a short measured probe.
 
 None of these is the model's business, so none may change what a feature means: numerics stand in the backbone spec, and
 compilation, which may reorder them, is taken only where the features stay within `COMPILE_TOLERANCE` of the plain ones.
@@ -6,8 +6,11 @@ compilation, which may reorder them, is taken only where the features stay withi
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -36,6 +39,12 @@ class Measurement:
     batch_size: int
     compiled: bool
     images_per_second: float
+    lanes: int = 1
+
+    @property
+    def batch_seconds(self) -> float:
+        """What one batch takes, its neighbours in the other lanes beside it."""
+        return self.lanes * self.batch_size / max(self.images_per_second, 1e-9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +56,11 @@ class RuntimeChoice:
         memory_format: contiguous or channels_last.
         batch_size: images of one pass.
         compiled: by torch.compile.
-        threads: of the backbone on a CPU; 0 leaves torch's own number.
-        images_per_second: of the choice; None where nothing was measured.
+        threads: of one lane on a CPU; 0 leaves torch's own number.
+        images_per_second: of the choice, all lanes together; None where nothing was measured.
         measured: every probe made.
         note: why compilation was not taken, and the like.
+        lanes: batches that run side by side, each in a thread of its own that has called `use_threads`.
     """
 
     device: str = "cpu"
@@ -61,6 +71,7 @@ class RuntimeChoice:
     images_per_second: float | None = None
     measured: tuple[Measurement, ...] = ()
     note: str = ""
+    lanes: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able fields by name, for logs and reports."""
@@ -69,7 +80,8 @@ class RuntimeChoice:
     def __str__(self) -> str:
         rate = "" if self.images_per_second is None else f", {self.images_per_second:.0f} images/s"
         compiled = ", compiled" if self.compiled else ""
-        return f"{self.device}, {self.memory_format}, batch {self.batch_size}{compiled}{rate}"
+        lanes = f", {self.lanes} lanes of {self.threads} thread(s)" if self.lanes > 1 else ""
+        return f"{self.device}, {self.memory_format}, batch {self.batch_size}{lanes}{compiled}{rate}"
 
 
 def resolve_device(device: str) -> str:
@@ -95,6 +107,7 @@ def choose_runtime(
     compile: str = "off",
     batch_size: int | None = None,
     threads: int | None = None,
+    lanes: int | None = 1,
     budget_s: float = 6.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> RuntimeChoice:
@@ -105,7 +118,9 @@ def choose_runtime(
         memory_format: contiguous, channels_last, or auto to measure both.
         compile: on, off, or auto to take it where it gains a tenth and keeps the features.
         batch_size: None looks for the knee.
-        threads: of the backbone on a CPU; None leaves torch's own number.
+        threads: of the backbone on a CPU, all lanes together; None takes torch's own number.
+        lanes: batches that will be run side by side on a CPU, sharing the threads; None measures. For a caller with one
+            thread it is 1; a GPU and a compiled backbone have one lane.
         budget_s: about how long to measure, compilation aside.
 
     Raises:
@@ -118,37 +133,60 @@ def choose_runtime(
     check_runtime(backbone.spec, device, formats[0])
     if compile not in ("on", "off", "auto"):
         raise SettingsError(f"compile = {compile!r} is none of auto, on, off")
-    if threads is not None:
-        torch.set_num_threads(threads)
+    total = threads or torch.get_num_threads()
+    one_lane = device.startswith("cuda") or compile == "on"
+    plans = (1,) if one_lane else lane_plans(total) if lanes is None else (lanes,)
     ladder = (batch_size,) if batch_size is not None else CUDA_BATCHES if device.startswith("cuda") else CPU_BATCHES
-    probe = _Probe(backbone, device, budget_s / (len(formats) * len(ladder)), clock)
+    probe = _Probe(backbone, device, budget_s / (len(ladder) * (len(formats) + len(plans) - 1)), clock)
+    use_threads(max(1, total // plans[0]))
     for name in formats:
-        probe.climb(name, ladder)
-    best = max(probe.measured, key=lambda found: found.images_per_second)
-    same = [found for found in probe.measured if found.memory_format == best.memory_format]
+        probe.climb(name, ladder, plans[0])
+    layout = max(probe.measured, key=lambda found: found.images_per_second).memory_format
+    for plan in plans[1:]:
+        use_threads(max(1, total // plan))
+        probe.climb(layout, ladder, plan)
+    same = [found for found in probe.measured if found.memory_format == layout]
+    best = max(found.images_per_second for found in same)
+    # Beyond the knee frames only wait for each other, so the quickest batch is taken of those that are as good.
     chosen = min(
-        (found for found in same if found.images_per_second >= KNEE * best.images_per_second),
-        key=lambda found: found.batch_size,
+        (found for found in same if found.images_per_second >= KNEE * best),
+        key=lambda found: (found.batch_seconds, found.batch_size),
     )
+    # Said even where it is torch's own number: a thread that begins later would take what another has set since.
+    own_threads = max(1, total // chosen.lanes)
+    use_threads(own_threads)
     note = ""
-    if compile != "off":
+    if compile != "off" and chosen.lanes == 1:
         chosen, note = probe.compiled(chosen, forced=compile == "on")
     return RuntimeChoice(
         device=device,
         memory_format=chosen.memory_format,
         batch_size=chosen.batch_size,
         compiled=chosen.compiled,
-        threads=threads or 0,
+        threads=own_threads,
         images_per_second=chosen.images_per_second,
         measured=tuple(probe.measured),
         note=note,
+        lanes=chosen.lanes,
     )
+
+
+def lane_plans(threads: int) -> tuple[int, ...]:
+    """Numbers of lanes worth measuring: one, one a thread, and the divisor of `threads` nearest to half way between."""
+    divisors = [lanes for lanes in range(1, threads + 1) if threads % lanes == 0]
+    middle = min(divisors, key=lambda lanes: abs(math.log(lanes * lanes / threads)))
+    return tuple(sorted({1, middle, threads}))
+
+
+def use_threads(threads: int) -> None:
+    """Let torch use so many threads in the calling thread, and in those that begin later; 0 changes nothing."""
+    if threads and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 def prepared(backbone: Backbone, runtime: RuntimeChoice) -> tuple[Backbone, Forward]:
     """The backbone on its device and in its layout, and the function that runs it."""
-    if runtime.threads:
-        torch.set_num_threads(runtime.threads)
+    use_threads(runtime.threads)
     layout = torch.channels_last if runtime.memory_format == "channels_last" else torch.contiguous_format
     backbone = backbone.to(device=runtime.device, memory_format=layout)  # type: ignore[call-overload]
     return backbone, torch.compile(backbone, dynamic=False) if runtime.compiled else backbone
@@ -162,18 +200,18 @@ class _Probe:
         self._clock = clock
         self.measured: list[Measurement] = []
 
-    def climb(self, memory_format: str, ladder: tuple[int, ...]) -> None:
+    def climb(self, memory_format: str, ladder: tuple[int, ...], lanes: int) -> None:
         """Measure growing batches until two in a row bring nothing, or memory ends."""
         best, worse = 0.0, 0
         for size in ladder:
             try:
-                rate = self._rate(memory_format, size, False)
+                rate = self._rate(memory_format, size, False, lanes)
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
                 if not self.measured:
                     raise
                 return
-            self.measured.append(Measurement(memory_format, size, False, rate))
+            self.measured.append(Measurement(memory_format, size, False, rate, lanes))
             best, worse = (rate, 0) if rate > best else (best, worse + 1)
             if worse == 2:
                 return
@@ -203,14 +241,35 @@ class _Probe:
             float(((one - two).norm(dim=1) / two.norm(dim=1)).max()) for one, two in zip(found, expected, strict=True)
         )
 
-    def _rate(self, memory_format: str, size: int, compiled: bool) -> float:
+    def _rate(self, memory_format: str, size: int, compiled: bool, lanes: int = 1) -> float:
         run = prepared(self._backbone, self._choice(memory_format, compiled))[1]
         x = self._noise(memory_format, size)
+        if lanes == 1:
+            return size / self._fastest(run, x, lambda late: late)
+        # Every lane runs until all of them have measured: a pass beside idle neighbours would be too fast.
+        threads, measured = torch.get_num_threads(), [threading.Event() for _ in range(lanes)]
+
+        def seconds(own: threading.Event) -> float:
+            def over(late: bool) -> bool:
+                if late:
+                    own.set()
+                return all(each.is_set() for each in measured)
+
+            use_threads(threads)
+            try:
+                return self._fastest(run, x, over)
+            finally:
+                own.set()
+
+        with ThreadPoolExecutor(lanes, "probe") as pool:
+            return sum(size / each for each in pool.map(seconds, measured))
+
+    def _fastest(self, run: Forward, x: torch.Tensor, over: Callable[[bool], bool]) -> float:
+        """Seconds of the fastest pass: other work on the machine only ever adds time. `over` is asked after each."""
         with torch.inference_mode(), self._numerics():
             run(x)
             run(x)  # the second pass too is slower than the rest: memory is still being found
             self._finish()
-            # The best of several short runs: other work on the machine only ever adds time.
             fastest = float("inf")
             end = self._clock() + self._seconds
             while True:
@@ -218,9 +277,9 @@ class _Probe:
                 run(x)
                 self._finish()
                 now = self._clock()
-                fastest = min(fastest, now - start)
-                if now >= end:
-                    return size / max(fastest, 1e-9)
+                fastest = min(fastest, max(now - start, 1e-9))
+                if over(now >= end):
+                    return fastest
 
     def _numerics(self) -> AbstractContextManager[None]:
         return numeric_mode(self._backbone.spec.numeric_mode, torch.device(self._device))
