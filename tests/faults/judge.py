@@ -36,6 +36,9 @@ class HarnessJudge:
         self._batches = 0
         self._pause = threading.Event()
 
+    def begin_thread(self, *, computes: bool) -> None:
+        """Nothing here computes in threads of its own."""
+
     def to_image(self, frame: Frame) -> NDArray[np.uint8]:
         """The first bytes of a raw frame; anything else goes through the product's decoder."""
         if frame.encoding != "raw":
