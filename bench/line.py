@@ -75,7 +75,7 @@ def worker_main(
         Intake(connect(url), LINE, name),
         Settler(connect(url), LINE),
         judge,
-        WorkerConfig(LINE, name, batch, wait_s, 64 * 2**20, 2, 1.0, 10.0, 0.01, MessageLimits(), lanes),
+        WorkerConfig(LINE, name, batch, wait_s, 64 * 2**20, 2, 1.0, 10.0, 0.01, MessageLimits(), lanes=lanes),
         now_us=RedisClock(lambda: time_us(client)),
     )
     before = Usage.now()

@@ -69,7 +69,7 @@ def make_worker(
         Intake(connect(url), line, name, claim_after_s=0.2),
         Settler(connect(url), line),
         judge,
-        WorkerConfig(line, name, batch, 0.005, 2**26, 1, 0.2, drain_s, 0.0, MessageLimits(), lanes),
+        WorkerConfig(line, name, batch, 0.005, 2**26, 1, 0.2, drain_s, 0.0, MessageLimits(), lanes=lanes),
         now_us=RedisClock(lambda: time_us(clock)),
         observer=observer,
     )
