@@ -82,6 +82,12 @@ class Settings(BaseSettings):
     allow_random_weights: bool = Field(
         False, description="Score with random weights. Demonstrations only: it means nothing."
     )
+    feature_cache: Path | None = Field(
+        None, description="Folder of features that were computed before; none takes gaussline/ in the user's cache."
+    )
+    feature_cache_max_bytes: Bytes = Field(
+        2 * 2**30, description="Bound of that folder in bytes; what was not used the longest goes first."
+    )
 
     # --- what is kept ------------------------------------------------------------------------------------------------
     keep_pass_share: float = Field(0.01, ge=0, le=1, description="Share of passed frames whose bytes are kept.")

@@ -17,8 +17,8 @@ from gaussline.worker.errors import SourceError
 from gaussline.worker.learning import pipeline
 from gaussline.worker.learning.dataset import Sample, read_dataset
 from gaussline.worker.learning.features import extract_features
-from gaussline.worker.learning.fit import FitOptions, fit_gaussians, fit_model, fit_moments
-from gaussline.worker.learning.pipeline import BackboneOptions, ImageFeatures, measure, read_features, split_scores
+from gaussline.worker.learning.fit import FitOptions, fit_model
+from gaussline.worker.learning.pipeline import BackboneOptions, ImageFeatures, read_features
 from gaussline.worker.vision.backbones import load_backbone
 from gaussline.worker.vision.features import FeatureExtractor
 from gaussline.worker.vision.runtime import RuntimeChoice, choose_runtime
@@ -148,61 +148,6 @@ def test_a_folder_of_images_becomes_a_model_that_finds_scratches(
     model = fit_model(normal, extractor.spec, FitOptions(rate=0.15))
     assert model.working_point.fails(model.scores(list(bad))).all()
     assert model.spec.random_weights
-
-
-# --- the pipeline ----------------------------------------------------------------------------------------------------
-def test_evaluation_scores_held_out_and_defective_frames_once_a_seed(
-    extractor: FeatureExtractor, plates: Path, alone: list[NDArray[np.float32]]
-) -> None:
-    data = read_dataset(plates)
-    images = ImageFeatures(data.samples, alone)
-    levels = extractor.spec.levels
-    runs = split_scores(data, images, levels, FitOptions(), train_share=0.75, seeds=(0, 1))
-    for seed, run in enumerate(runs):
-        assert run.normal.shape == (6, len(levels))
-        assert run.defective.shape == (BAD, len(levels))
-        assert run.defects == ("scratch",) * BAD
-        assert run.info == {"seed": seed, "train": 18, "held_out": 6}
-        normal, defective = run.combined()
-        np.testing.assert_allclose(normal, run.normal.sum(axis=1))
-        assert measure(normal, defective, np.random.default_rng(0))["auroc"] == 1.0
-    assert not np.array_equal(runs[0].normal, runs[1].normal)
-
-
-def test_evaluation_keeps_training_frames_apart(
-    extractor: FeatureExtractor, plates: Path, alone: list[NDArray[np.float32]]
-) -> None:
-    data = read_dataset(plates)
-    split = data.split(0.75, 0)
-    changed = [level.copy() for level in alone]
-    rows = [row for row, sample in enumerate(data.samples) if sample not in split.train]
-    for level in changed:
-        level[rows] *= 2.0
-    pair = [
-        split_scores(
-            data, ImageFeatures(data.samples, f), extractor.spec.levels, FitOptions(), train_share=0.75, seeds=(0,)
-        )[0]
-        for f in (alone, changed)
-    ]
-    # Doubling what is scored changes the scores, and only through themselves: the fit has not moved.
-    want = _distances_of_changed(alone, changed, data.samples, split.train, extractor)
-    np.testing.assert_allclose(pair[1].defective, want, rtol=1e-12)
-    assert not np.allclose(pair[0].defective, pair[1].defective)
-
-
-def _distances_of_changed(
-    alone: list[NDArray[np.float32]],
-    changed: list[NDArray[np.float32]],
-    samples: tuple[Sample, ...],
-    train: tuple[Sample, ...],
-    extractor: FeatureExtractor,
-) -> NDArray[np.float64]:
-    """Distances of changed defective frames under Gaussians of unchanged training frames."""
-    place = {sample: row for row, sample in enumerate(samples)}
-    rows = [place[sample] for sample in train]
-    gaussians = fit_gaussians(fit_moments([x[rows] for x in alone]), extractor.spec.levels, FitOptions())
-    bad = [row for row, sample in enumerate(samples) if not sample.normal]
-    return np.stack([g.mahalanobis(x[bad]) for g, x in zip(gaussians, changed, strict=True)], axis=1)
 
 
 def test_backbone_options_open_what_they_name(plates: Path, monkeypatch: pytest.MonkeyPatch) -> None:

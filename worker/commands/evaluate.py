@@ -1,141 +1,186 @@
-"""`gaussline evaluate`: how well normal and defective frames of a folder are told apart."""
+"""`gaussline evaluate`: how well normal and defective frames of folders are told apart."""
 
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from gaussline.worker.commands.console import err, out, progress
 from gaussline.worker.commands.fit import choice
+from gaussline.worker.commands.options import write_file
 from gaussline.worker.settings import Settings
+
+EPILOG = """\b
+Examples:
+  gaussline evaluate parts/ --seeds 10                      a folder with good/ and bad/<defect>/
+  gaussline evaluate mvtec/ --protocol paper --extra all    all categories in the layout of MVTec AD, the paper's tables
+  gaussline evaluate parts/ --html report.html --csv all.csv --json
+"""
 
 
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="Folder with good/ and bad/<defect>/, or in the layout of MVTec AD.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FOLDER...",
+            help="Folders with good/ and bad/<defect>/, or in the layout of MVTec AD; or one that holds such folders.",
+        ),
+    ],
     backbone: Annotated[str, typer.Option(help="Backbone.")] = "mobilenet_v2",
-    weights: Annotated[Path | None, typer.Option(help="State-dict file; none takes torchvision's own.")] = None,
-    train_share: Annotated[
-        float, typer.Option(help="Share of the normal frames to fit on, where the folder has no split of its own.")
-    ] = 0.7,
-    seeds: Annotated[int, typer.Option(help="How many seeded splits to average over.")] = 1,
-    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
-    estimator: Annotated[str, typer.Option(help="Covariance: ledoit_wolf, oas or empirical.")] = "ledoit_wolf",
-    projection: Annotated[str, typer.Option(help="none, pca, npca, l2 or standardised.")] = "none",
-    variance: Annotated[float, typer.Option(help="Fraction of variance at which pca or npca cuts.")] = 0.99,
+    weights: Annotated[Path | None, typer.Option(help="State-dict file; none takes the publisher's own.")] = None,
+    levels: Annotated[str | None, typer.Option(help="Comma-separated levels; none takes all.")] = None,
     numeric_mode: Annotated[str, typer.Option(help="float32, bfloat16 or tf32.")] = "float32",
+    estimator: Annotated[str | None, typer.Option(help="Covariance: ledoit_wolf, oas or empirical.")] = None,
+    projection: Annotated[str | None, typer.Option(help="none, pca, npca, l2 or standardised.")] = None,
+    variance: Annotated[float | None, typer.Option(help="Fraction of variance at which pca or npca cuts.")] = None,
+    rule: Annotated[str | None, typer.Option(help="Levels combined by sum, mean, max or standardised.")] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="split: fit on a share of the normal images, or on the folder's own training images. folds: each "
+            "normal image scored by the fit that has not seen it. paper: folds over the training images (seed 0), "
+            "every one scored on the whole test set."
+        ),
+    ] = "split",
+    folds: Annotated[int, typer.Option(help="How many folds, for the protocols that have them.")] = 5,
+    train_share: Annotated[
+        float, typer.Option(help="Share of the normal images to fit on, where the folder has no split of its own.")
+    ] = 0.7,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeded divisions to average over.")] = 1,
+    seed: Annotated[int, typer.Option(help="The first seed; bootstrap draws follow it too.")] = 0,
+    draws: Annotated[int, typer.Option(min=1, help="Bootstrap draws of an interval.")] = 500,
+    confidence: Annotated[float, typer.Option(help="Confidence of intervals.")] = 0.95,
+    extra: Annotated[
+        str | None,
+        typer.Option(
+            help="More tables, comma-separated, or all: combinations (of levels), controls (L2, SED, one-class SVM), "
+            "components (PCA, NPCA), sigma (the published threshold), contamination (defects in training)."
+        ),
+    ] = None,
+    pixels: Annotated[bool, typer.Option(help="Pixel AUROC and PRO where ground_truth/ has masks.")] = True,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder of computed features; default GAUSSLINE_FEATURE_CACHE, ~/.cache/gaussline."),
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute all features, and keep none.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained report: one HTML file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write every number: category, table, row, column, value.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Image AUROC for each level and their sum, and for each defect type.
+    """AUROC, average precision and found shares of each level and of their combination, with intervals.
 
-    Fits on a share of the normal frames and scores the others and every defective frame; the folder needs both.
-
-    Example: gaussline evaluate parts/ --seeds 10
+    Fits on normal images alone and scores images it has not seen. Features are computed once and kept by the content of
+    the image and of the backbone: a second run takes seconds. Files with the same bytes, images that cannot be read,
+    and masks that do not fit are told.
     """
-    import numpy as np
+    from gaussline.worker.commands.evaluation_output import csv_text, print_evaluation
+    from gaussline.worker.learning.assessment import Assessor, EvaluationOptions
+    from gaussline.worker.learning.category import Extraction, find_categories
+    from gaussline.worker.learning.controls import Extra
+    from gaussline.worker.learning.feature_cache import FeatureCache
+    from gaussline.worker.learning.pipeline import BackboneOptions
+    from gaussline.worker.learning.protocol import PAPER_SEED, Protocol
 
-    from gaussline.worker.gaussian.covariance import Estimator
-    from gaussline.worker.gaussian.density import Projection
-    from gaussline.worker.gaussian.metrics import auroc
-    from gaussline.worker.learning.dataset import read_dataset
-    from gaussline.worker.learning.fit import FitOptions
-    from gaussline.worker.learning.pipeline import BackboneOptions, measure, read_features, split_scores
-
-    settings = Settings.load()
-    options = FitOptions(
-        estimator=choice(Estimator, estimator, "--estimator"),
-        projection=choice(Projection, projection, "--projection"),
-        variance=variance,
+    settings = Settings.load(feature_cache=cache)
+    ask = EvaluationOptions(
+        fit=_fit_options(estimator, projection, variance, rule),
+        protocol=choice(Protocol, protocol, "--protocol"),
+        folds=folds,
+        train_share=train_share,
+        seeds=tuple(range(seed, seed + seeds)) if protocol != Protocol.PAPER else (PAPER_SEED,),
+        draws=draws,
+        confidence=confidence,
+        seed=seed,
+        extra=_extra(extra, Extra),
+        pixels=pixels,
+        examples=html is not None,
+        threads=settings.decode_threads,
+        skip_bad=skip_bad,
     )
-    data = read_dataset(folder, need_defects=True)
-    copies = data.duplicates()
-    if copies:
-        err().print(
-            f"[yellow]warning:[/] {len(copies)} groups of files have the same bytes (such as {copies[0][0].name} and "
-            f"{copies[0][1].name}): copies on both sides of a split make an AUROC look better than it is"
-        )
-    extractor = BackboneOptions(
-        backbone,
-        weights,
-        numeric_mode=numeric_mode,
-        device=settings.device,
-        memory_format=settings.memory_format,
-        compile=settings.compile,
-        threads=settings.torch_threads,
-    ).open()
-    err().print(
-        f"{len(data.normal)} normal and {len(data.defective)} defective frames; {backbone} runs as {extractor.runtime}"
+    for path in (html, csv):
+        if path is not None and not path.parent.is_dir():
+            raise typer.BadParameter(f"{path.parent} is no folder", param_hint="--html, --csv")
+    paths = find_categories(folders)
+    store = None if no_cache else FeatureCache(_cache_folder(settings), settings.feature_cache_max_bytes)
+    extraction = Extraction(
+        BackboneOptions(
+            backbone,
+            weights,
+            levels=None if levels is None else tuple(part.strip() for part in levels.split(",")),
+            numeric_mode=numeric_mode,
+            device=settings.device,
+            memory_format=settings.memory_format,
+            compile=settings.compile,
+            threads=settings.torch_threads,
+        ),
+        lambda extractor: err().print(f"{backbone} runs as {extractor.runtime}"),
     )
     with progress() as bar:
-        task = bar.add_task("features", total=len(data.samples))
-        images = read_features(
-            extractor, data.samples, threads=settings.decode_threads, progress=lambda done: bar.advance(task, done)
-        )
-    runs = split_scores(
-        data,
-        images,
-        extractor.spec.levels,
-        options,
-        train_share=train_share,
-        seeds=range(seed, seed + max(1, seeds)),
-    )
-    rng = np.random.default_rng(seed)
-    columns: dict[str, list[dict[str, Any]]] = {name: [] for name in (*extractor.spec.levels, "sum")}
-    by_defect: dict[str, list[float]] = {name: [] for name in data.defects}
-    for run in runs:
-        for index, name in enumerate(extractor.spec.levels):
-            columns[name].append(measure(run.normal[:, index], run.defective[:, index], rng))
-        normal, defective = run.combined()
-        columns["sum"].append(measure(normal, defective, rng))
-        names = np.asarray(run.defects)
-        for name, values in by_defect.items():
-            values.append(auroc(normal, defective[names == name]))
-    rows = {name: _mean(values) for name, values in columns.items()}
-    result = {
-        "folder": folder.name,
-        "backbone": extractor.spec.to_dict(),
-        "runtime": str(extractor.runtime),
-        "seeds": [run.info for run in runs],
-        "levels": rows,
-        "auroc": rows["sum"]["auroc"],
-        "defects": {name: float(np.mean(values)) for name, values in by_defect.items()},
-    }
+        task = bar.add_task("", total=None)
+
+        def stage(name: str, total: int) -> None:
+            bar.reset(task, total=total, description=name)
+
+        assessor = Assessor(extraction, store, ask, stage=stage, progress=lambda done: bar.advance(task, done))
+        result = assessor.assess(paths)
+    if store is not None:
+        store.trim()
+        if store.trouble:
+            err().print(f"[yellow]warning:[/] the feature cache cannot be used: {store.trouble}", highlight=False)
+        err().print(f"features: {store.hits} from the cache, {store.misses} computed", highlight=False)
+    for category in result.categories:
+        for warning in category.warnings:
+            err().print(f"[yellow]warning:[/] {category.name}: {warning}", highlight=False)
+    if csv is not None:
+        write_file(csv, csv_text(result).encode())
+    if html is not None:
+        from gaussline.worker.learning.report import html_report
+
+        write_file(html, html_report(result).encode())
     if as_json:
-        out().print_json(json.dumps(result))
-        return
-    out().print(_table(rows, runs[0].info, len(runs)))
-    defects = Table(title="image AUROC a defect, sum of levels")
-    defects.add_column("defect")
-    defects.add_column("frames", justify="right")
-    defects.add_column("AUROC", justify="right")
-    for name, value in result["defects"].items():
-        defects.add_row(name, str(sum(sample.defect == name for sample in data.defective)), f"{value:.4f}")
-    out().print(defects)
+        out().print_json(json.dumps(result.to_dict()))
+    else:
+        print_evaluation(out(), result)
+    for path in (html, csv):
+        if path is not None:
+            err().print(f"written: {path}", highlight=False)
 
 
-def _mean(values: list[dict[str, Any]]) -> dict[str, Any]:
-    import numpy as np
+def _fit_options(estimator: str | None, projection: str | None, variance: float | None, rule: str | None) -> Any:
+    """The defaults of a fit, but for what was given."""
+    from gaussline.worker.gaussian.combination import Rule
+    from gaussline.worker.gaussian.covariance import Estimator
+    from gaussline.worker.gaussian.density import Projection
+    from gaussline.worker.learning.fit import FitOptions
 
-    mean = {name: np.mean([value[name] for value in values], axis=0).tolist() for name in values[0]}
-    mean["auroc_spread"] = float(np.std([value["auroc"] for value in values], ddof=1)) if len(values) > 1 else 0.0
-    return mean
+    options = FitOptions()
+    if estimator is not None:
+        options = replace(options, estimator=choice(Estimator, estimator, "--estimator"))
+    if projection is not None:
+        options = replace(options, projection=choice(Projection, projection, "--projection"))
+    if variance is not None:
+        options = replace(options, variance=variance)
+    if rule is not None:
+        options = replace(options, rule=choice(Rule, rule, "--rule"))
+    return options
 
 
-def _table(rows: dict[str, dict[str, Any]], info: dict[str, Any], seeds: int) -> Table:
-    table = Table(title=f"fit on {info['train']}, scored on {info['held_out']} normal frames; mean of {seeds} splits")
-    for column in ("level", "AUROC", "95 % interval", "average precision", "TPR at 1 % FPR", "TPR at 5 % FPR"):
-        table.add_column(column, justify="left" if column == "level" else "right")
-    for name, row in rows.items():
-        low, high = row["auroc_interval"]
-        table.add_row(
-            f"[bold]{name}[/]" if name == "sum" else name,
-            f"{row['auroc']:.4f}",
-            f"{low:.3f} … {high:.3f}",
-            f"{row['average_precision']:.3f}",
-            f"{row['tpr_at_1']:.3f}",
-            f"{row['tpr_at_5']:.3f}",
-        )
-    return table
+def _cache_folder(settings: Settings) -> Path:
+    if settings.feature_cache is not None:
+        return settings.feature_cache
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "gaussline" / "features"
+
+
+def _extra(text: str | None, kind: Any) -> frozenset[Any]:
+    if text is None:
+        return frozenset()
+    if text.strip() == "all":
+        return frozenset(kind)
+    return frozenset(choice(kind, part.strip(), "--extra") for part in text.split(","))

@@ -19,6 +19,7 @@ from gaussline.worker.vision.preprocess import preprocess_one, stack
 
 Features = list[NDArray[np.float32]]
 Progress = Callable[[int], None]
+Unreadable = Callable[[Sample, str], None]
 
 
 def extract_features(
@@ -34,42 +35,85 @@ def extract_features(
 
     `progress` is told of every batch: how many images it had.
     """
-    limits = limits or ImageLimits()
     if not samples:
         return [np.empty((0, width), np.float32) for width in extractor.spec.channels]
-    parts: list[list[NDArray[np.float32]]] = []
-    for images in _batches(extractor, samples, batch or extractor.batch_size, threads, limits):
-        parts.append(extractor.extract(stack(images)))
-        progress(len(images))
+    parts = []
+    for read, features in feature_batches(extractor, samples, batch=batch, threads=threads, limits=limits):
+        parts.append(features)
+        progress(len(read))
     return [np.concatenate([part[level] for part in parts]) for level in range(len(extractor.spec.levels))]
 
 
-def _batches(
-    extractor: FeatureExtractor, samples: Sequence[Sample], batch: int, threads: int, limits: ImageLimits
-) -> Iterator[list[torch.Tensor]]:
-    def load(sample: Sample) -> torch.Tensor:
+def feature_batches(
+    extractor: FeatureExtractor,
+    samples: Sequence[Sample],
+    *,
+    batch: int | None = None,
+    threads: int = 2,
+    limits: ImageLimits | None = None,
+    unreadable: Unreadable | None = None,
+) -> Iterator[tuple[list[Sample], Features]]:
+    """Batch after batch: its samples, and their (n, d) float32 features a level.
+
+    `unreadable` is told of an image that cannot be decoded, which is then left out; without it SourceError is raised.
+    """
+    for read, images in image_batches(
+        samples,
+        extractor.spec.input_size,
+        batch or extractor.batch_size,
+        threads=threads,
+        limits=limits,
+        unreadable=unreadable,
+    ):
+        yield read, extractor.extract(stack(images))
+
+
+def image_batches(
+    samples: Sequence[Sample],
+    input_size: tuple[int, int],
+    batch: int,
+    *,
+    threads: int = 2,
+    limits: ImageLimits | None = None,
+    unreadable: Unreadable | None = None,
+) -> Iterator[tuple[list[Sample], list[torch.Tensor]]]:
+    """Batch after batch: its samples, and their uint8 (3, h, w) images at the network's input size."""
+    limits = limits or ImageLimits()
+
+    def load(sample: Sample) -> torch.Tensor | str:
         try:
             frame = sample.frame()
-            return preprocess_one(decode(frame.data, frame.encoding, limits), extractor.spec.input_size)
+            return preprocess_one(decode(frame.data, frame.encoding, limits), input_size)
         except ImageError as error:
-            raise SourceError(f"image {sample.path}: {error.detail}") from None
+            return error.detail
+        except SourceError as error:
+            return str(error)
 
     with ThreadPoolExecutor(threads, "decode") as pool:
-        ahead: deque[Future[torch.Tensor]] = deque()
+        ahead: deque[tuple[Sample, Future[torch.Tensor | str]]] = deque()
         waiting = iter(samples)
+        read: list[Sample] = []
         images: list[torch.Tensor] = []
         try:
             while True:
                 while len(ahead) < 2 * batch and (sample := next(waiting, None)) is not None:
-                    ahead.append(pool.submit(load, sample))
+                    ahead.append((sample, pool.submit(load, sample)))
                 if not ahead:
                     break
-                images.append(ahead.popleft().result())
+                sample, future = ahead.popleft()
+                image = future.result()
+                if isinstance(image, str):
+                    if unreadable is None:
+                        raise SourceError(f"image {sample.path}: {image}")
+                    unreadable(sample, image)
+                    continue
+                read.append(sample)
+                images.append(image)
                 if len(images) == batch:
-                    yield images
-                    images = []
+                    yield read, images
+                    read, images = [], []
             if images:
-                yield images
+                yield read, images
         finally:
-            for future in ahead:
+            for _, future in ahead:
                 future.cancel()

@@ -1,27 +1,22 @@
-"""From a folder to features and from features to a report: what `fit`, `evaluate` and the demo share."""
+"""From a backbone's name and a list of images to features: what `fit`, `evaluate` and the demo share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gaussline.worker.contract.limits import ImageLimits
-from gaussline.worker.gaussian.combination import Rule
-from gaussline.worker.gaussian.metrics import auroc, average_precision, bootstrap_auroc, tpr_at_fpr
-from gaussline.worker.learning.dataset import Dataset, Sample
+from gaussline.worker.learning.dataset import Sample
 from gaussline.worker.learning.features import Features, extract_features
-from gaussline.worker.learning.fit import FitOptions, fit_gaussians, fit_moments
-from gaussline.worker.vision.backbones import load_backbone
+from gaussline.worker.vision.backbones import Backbone, load_backbone
 from gaussline.worker.vision.features import FeatureExtractor
 from gaussline.worker.vision.runtime import RuntimeChoice, choose_runtime
 from gaussline.worker.vision.weights import WeightsSource
 
-Array = NDArray[np.float64]
 Progress = Callable[[int], None]
 
 
@@ -47,16 +42,23 @@ class BackboneOptions:
 
     def open(self) -> FeatureExtractor:
         """Load, measure and choose. Raises WeightsUnavailable, BackboneMismatch, NotFound, SettingsError."""
+        return self.start(self.load())
+
+    def load(self) -> Backbone:
+        """Load only: its spec says what its features would be. Raises as `open` does."""
         source: WeightsSource | Path | None = self.weights
         if self.random_seed is not None:
             source = WeightsSource(random_seed=self.random_seed)
-        backbone = load_backbone(
+        return load_backbone(
             self.name,
             source,
             levels=self.levels,
             input_size=None if self.input_size is None else (self.input_size, self.input_size),
             numeric_mode=self.numeric_mode,
         )
+
+    def start(self, backbone: Backbone) -> FeatureExtractor:
+        """Measure what suits this machine, and choose. Raises SettingsError."""
         runtime: RuntimeChoice = choose_runtime(
             backbone,
             device=self.device,
@@ -92,62 +94,3 @@ def read_features(
     """Features of samples, in their order. Raises SourceError naming an unreadable image."""
     features = extract_features(extractor, samples, limits=limits, threads=threads, progress=progress)
     return ImageFeatures(tuple(samples), features)
-
-
-@dataclass(slots=True)
-class Scores:
-    """Scores of one evaluation: (frames, levels) distances of normal and of defective frames, and their combination."""
-
-    levels: tuple[str, ...]
-    normal: Array
-    defective: Array
-    defects: tuple[str, ...]
-    rule: Rule = Rule.SUM
-    folds: int = 1
-    info: dict[str, Any] = field(default_factory=dict)
-
-    def combined(self) -> tuple[Array, Array]:
-        """(normal, defective) frame scores: the sum over levels."""
-        return self.normal.sum(axis=1), self.defective.sum(axis=1)
-
-
-def split_scores(
-    data: Dataset,
-    images: ImageFeatures,
-    levels: tuple[str, ...],
-    options: FitOptions,
-    *,
-    train_share: float,
-    seeds: Sequence[int],
-) -> list[Scores]:
-    """Fit on a seeded share of the normal frames and score the rest and all defective frames, once a seed."""
-    place = {sample: row for row, sample in enumerate(images.samples)}
-    defective = data.defective
-    results = []
-    for seed in seeds:
-        split = data.split(train_share, seed)
-        gaussians = fit_gaussians(fit_moments(images.take([place[s] for s in split.train])), levels, options)
-        held = images.take([place[s] for s in split.held_out])
-        bad = images.take([place[s] for s in defective])
-        results.append(
-            Scores(
-                levels,
-                np.stack([g.mahalanobis(x) for g, x in zip(gaussians, held, strict=True)], axis=1),
-                np.stack([g.mahalanobis(x) for g, x in zip(gaussians, bad, strict=True)], axis=1),
-                tuple(sample.defect for sample in defective),
-                info={"seed": seed, "train": len(split.train), "held_out": len(split.held_out)},
-            )
-        )
-    return results
-
-
-def measure(normal: Array, defective: Array, rng: np.random.Generator) -> dict[str, Any]:
-    """The statistics of one column of scores."""
-    low, high = bootstrap_auroc(normal, defective, rng, draws=200)
-    return {
-        "auroc": auroc(normal, defective),
-        "auroc_interval": [low, high],
-        "average_precision": average_precision(normal, defective),
-        "tpr_at_1": tpr_at_fpr(normal, defective, 0.01),
-        "tpr_at_5": tpr_at_fpr(normal, defective, 0.05),
-    }
