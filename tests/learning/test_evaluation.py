@@ -10,6 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.model_selection import KFold
 
+from gaussline.worker.contract.model import Model
+from gaussline.worker.contract.spec import BackboneSpec
 from gaussline.worker.errors import FitError, SourceError
 from gaussline.worker.gaussian.chi_squared import sigma_rate
 from gaussline.worker.gaussian.combination import Rule
@@ -19,7 +21,7 @@ from gaussline.worker.learning.category import Category
 from gaussline.worker.learning.contamination import contamination_table, stratified_order
 from gaussline.worker.learning.dataset import Dataset, Sample
 from gaussline.worker.learning.evaluation import defect_table, level_table, run_all, run_plan
-from gaussline.worker.learning.fit import FitOptions, fit_gaussians, fit_moments
+from gaussline.worker.learning.fit import FitOptions, fit_gaussians, fit_model, fit_moments
 from gaussline.worker.learning.protocol import Plan, Protocol, leaks, plans
 from gaussline.worker.learning.result_table import ResultTable, over_categories, shown
 from tests.learning.synthetic import CHANNELS, SPEC, normal
@@ -207,11 +209,10 @@ def test_contamination_is_measured_on_the_same_images_at_every_share(monkeypatch
     made = plans(one.data, Protocol.SPLIT, seeds=(0,))
     fitted: list[int] = []
     scored: list[bytes] = []
-    real = contamination.fit_model
 
-    def watching(features: list[NDArray[np.float32]], *rest: object) -> object:
+    def watching(features: list[NDArray[np.float32]], spec: BackboneSpec, options: FitOptions) -> Model:
         fitted.append(len(features[0]))
-        return real(features, *rest)  # type: ignore[arg-type]
+        return fit_model(features, spec, options)
 
     def area(normal: NDArray[np.float64], defective: NDArray[np.float64]) -> float:
         scored.append(bytes(str((normal.size, defective.size)), "ascii"))

@@ -73,10 +73,11 @@ def _category(category: Assessed, rule: str, levels: tuple[str, ...]) -> dict[st
     table = category.table("levels")
     best = max(range(len(levels)), key=lambda index: _number(table.row(levels[index])["AUROC"]))
     level = run.column(best)
-    dots = [
-        (str(row[0]), *(_number(table.row(str(row[0]))[name]) for name in ("AUROC", "AUROC, low", "AUROC, high")))
-        for row in table.rows
-    ]
+    dots = []
+    for row in table.rows:
+        told = table.row(str(row[0]))
+        value, low, high = (_number(told[name]) for name in ("AUROC", "AUROC, low", "AUROC, high"))
+        dots.append((str(row[0]), value, low, high))
     sources = {
         "histogram": plots.histogram(combined.normal, combined.defective, f"score ({rule} over levels)"),
         "roc": plots.roc(
