@@ -118,7 +118,7 @@ def test_an_event_of_another_version_is_an_error(version: object) -> None:
         {"features": [[1.0]]},
         {"features": [np.array([np.nan], "<f4").tobytes()]},
         {"features": [np.array([1, np.inf], "<f4").tobytes()]},
-        {"features": [b""] * 65},
+        {"features": [b""] * 1025},
     ],
 )
 def test_a_wrong_event_is_refused(changes: dict[str, Any]) -> None:

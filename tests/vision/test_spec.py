@@ -33,6 +33,7 @@ CHANGES: dict[str, Any] = {
     "antialias": False,
     "fold_batch_norm": False,
     "numerics": 2,
+    "views": ("hflip",),
 }
 
 

@@ -18,7 +18,7 @@ from gaussline.worker.contract.verdict import Decision
 from gaussline.worker.errors import ContractError, LimitExceeded, UnknownVersion
 
 VERSION: Final = 1
-MAX_LEVELS: Final = 64
+MAX_LEVELS: Final = 1024
 MAX_FEATURES: Final = 65_536
 MAX_BYTES: Final = 4 * MAX_FEATURES + 65_536
 

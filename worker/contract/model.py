@@ -5,7 +5,7 @@ Needs the numerics of `gaussline[worker]`; producers and subscribers never impor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gaussline.worker.contract.artefact import Artefact
+from gaussline.worker.contract.regions import cuts
 from gaussline.worker.contract.spec import BackboneSpec
 from gaussline.worker.errors import ArtefactError, FitError
 from gaussline.worker.gaussian.calibration import WorkingPoint
@@ -49,8 +50,11 @@ class Model:
         learnt = tuple(level.dimension for level in self.moments)
         if learnt and learnt != widths:
             raise ArtefactError(f"the model's moments have widths {learnt}, its Gaussians {widths}")
-        if self.combination.scale and len(self.combination.scale) != len(widths):
-            raise ArtefactError(f"the model combines {len(self.combination.scale)} levels and has {len(widths)}")
+        levels = len(self.spec.cuts)
+        if self.combination.scale and len(self.combination.scale) != levels:
+            raise ArtefactError(f"the model combines {len(self.combination.scale)} levels and has {levels}")
+        if self.combination.groups != groups_of(self.spec.levels):
+            raise ArtefactError(f"the model combines groups of {self.combination.groups}, which its levels are not")
 
     def distances(self, features: list[ArrayLike]) -> Array:
         """(n, d) features a level to (n, L) Mahalanobis distances, float64: the reference that workers are held to."""
@@ -103,6 +107,12 @@ class Model:
             )
         except (KeyError, TypeError, ValueError, FitError) as error:
             raise ArtefactError(f"malformed model artefact: {type(error).__name__}: {error}") from None
+
+
+def groups_of(levels: Sequence[str]) -> tuple[int, ...]:
+    """How many regions each level is cut into, as a combination wants it: nothing where no level is cut."""
+    counts = tuple(cut.regions for cut in cuts(levels, [1] * len(levels)))
+    return counts if any(count > 1 for count in counts) else ()
 
 
 def _part(artefact: Artefact, prefix: str) -> dict[str, NDArray[Any]]:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
+from gaussline.worker.contract.regions import Cut, cuts
+from gaussline.worker.contract.views import check_views
 from gaussline.worker.errors import ArtefactError, BackboneMismatch
 
 NUMERIC_MODES: Final = ("float32", "bfloat16", "tf32")
@@ -33,7 +35,8 @@ class BackboneSpec:
         weights_digest: SHA-256 (hex) of the trunk's canonical state dict, before any folding or rounding.
         weights_source: where they came from, for people; the only field that two equal specs may differ in.
         random_weights: the weights were drawn from a seed. Demonstrations and tests only.
-        levels: module path of each level, shallow to deep.
+        levels: module path of each level, shallow to deep; of a level that is cut into regions, the name of each
+            region (see `contract.regions`).
         channels: length of each level's feature vector.
         input_size: (height, width) of the network's input in pixels.
         mean, std: of each channel, for RGB in 0..1.
@@ -43,6 +46,7 @@ class BackboneSpec:
         interpolation, antialias: of the resize, on 8-bit channels.
         fold_batch_norm: batch normalisation is folded into the convolution before it (in float64, then rounded).
         numerics: revision of this package's own part, `NUMERICS_REVISION`.
+        views: ways to look at the image whose features are averaged (see `contract.views`); none is the image alone.
     """
 
     name: str
@@ -61,6 +65,7 @@ class BackboneSpec:
     antialias: bool = True
     fold_batch_norm: bool = True
     numerics: int = NUMERICS_REVISION
+    views: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -84,6 +89,13 @@ class BackboneSpec:
             return f"std {self.std} is not positive"
         if self.numeric_mode not in NUMERIC_MODES:
             return f"numeric_mode {self.numeric_mode!r:.40} is none of {', '.join(NUMERIC_MODES)}"
+        try:
+            cuts(self.levels, self.channels)
+        except ArtefactError as error:
+            return str(error)
+        problem = check_views(self.views, self.input_size)
+        if problem is not None:
+            return problem
         known = (self.resize, self.crop, self.interpolation) == ("squash", "none", "bilinear")
         if not known:
             return f"resize {self.resize!r:.40}, crop {self.crop!r:.40}, interpolation {self.interpolation!r:.40}"
@@ -92,8 +104,17 @@ class BackboneSpec:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of what the spec means: every field but `weights_source`."""
-        said = {key: value for key, value in self.to_dict().items() if key not in _FOR_PEOPLE}
+        said = {
+            key: value
+            for key, value in self.to_dict().items()
+            if key not in _FOR_PEOPLE and not (key in _APPENDED and not value)
+        }
         return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """The trunk's levels, each with how it is cut into regions."""
+        return cuts(self.levels, self.channels)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able fields by name."""
@@ -139,6 +160,8 @@ class BackboneSpec:
 
 
 _FOR_PEOPLE: Final = frozenset({"weights_source"})
+_APPENDED: Final = frozenset({"views"})
+"""Fields that came later: where they say nothing they are left out of the digest, so that older specs keep theirs."""
 _KINDS: Final[Mapping[str, tuple[type, type | None]]] = {
     "name": (str, None),
     "weights_digest": (str, None),
@@ -156,6 +179,7 @@ _KINDS: Final[Mapping[str, tuple[type, type | None]]] = {
     "antialias": (bool, None),
     "fold_batch_norm": (bool, None),
     "numerics": (int, None),
+    "views": (list, str),
 }
 _REQUIRED: Final = frozenset(
     {"name", "weights_digest", "weights_source", "random_weights", "levels", "channels", "input_size"}

@@ -123,6 +123,8 @@ class BackboneJudge:
             raise ModelError(f"model {entry.ref.name} version {entry.ref.version} gave scores that are not finite")
         p_values = model.working_point.p_value(scores)
         failed = model.working_point.fails(scores)
+        levels = [cut.level for cut in spec.cuts]
+        by_level = model.combination.by_level(distances)
         written = [level.cpu().numpy() for level in features] if self.write_features else []
         return [
             Judgement(
@@ -131,7 +133,7 @@ class BackboneJudge:
                 score=float(scores[row]),
                 threshold=model.working_point.threshold,
                 p_value=float(p_values[row]),
-                level_scores=dict(zip(spec.levels, distances[row].tolist(), strict=True)),
+                level_scores=dict(zip(levels, by_level[row].tolist(), strict=True)),
                 backbone=spec.name,
                 spec_digest=spec.digest,
                 random_weights=spec.random_weights,

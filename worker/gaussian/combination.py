@@ -30,13 +30,20 @@ class Combination:
     Attributes:
         offset, scale: a level, for `standardised`: the median and the scaled median absolute deviation of the distances
             of normal frames that the fit has not seen; the score is the sum of (distance - offset) / scale, from 0 on.
+        groups: how many distances belong to each level, where levels are cut into regions: a level is as far out as its
+            farthest region. Empty: one distance a level.
     """
 
     rule: Rule = Rule.SUM
     offset: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+    groups: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if any(group < 1 for group in self.groups):
+            raise FitError(f"groups of {self.groups} distances are none")
+        if self.groups and self.scale and len(self.groups) != len(self.scale):
+            raise FitError(f"{len(self.scale)} scales do not go with {len(self.groups)} groups of distances")
         learnt = np.asarray([*self.offset, *self.scale], np.float64)
         if len(self.offset) != len(self.scale) or (self.rule is Rule.STANDARDISED) != bool(learnt.size):
             raise FitError(
@@ -46,11 +53,11 @@ class Combination:
             raise FitError("offsets and scales of a combination are not finite, or a scale is not positive")
 
     @classmethod
-    def learn(cls, rule: Rule, distances: ArrayLike) -> Combination:
-        """Learn a rule from (n, L) distances of normal frames. Raises FitError."""
+    def learn(cls, rule: Rule, distances: ArrayLike, groups: tuple[int, ...] = ()) -> Combination:
+        """Learn a rule from (n, L) distances of normal frames, or (n, sum(groups)) ones. Raises FitError."""
         if rule is not Rule.STANDARDISED:
-            return cls(rule)
-        d = np.asarray(distances, np.float64)
+            return cls(rule, groups=groups)
+        d = cls(groups=groups).by_level(distances)
         if d.ndim != 2 or len(d) < 2 or not d.shape[1] or not np.isfinite(d).all():
             raise FitError(
                 f"the standardised combination needs finite distances of at least 2 normal frames, got {d.shape}"
@@ -61,10 +68,24 @@ class Combination:
             raise FitError(
                 f"the distances of level {int(np.argmin(scale)) + 1} do not vary: they cannot be standardised"
             )
-        return cls(rule, tuple(offset.tolist()), tuple(scale.tolist()))
+        return cls(rule, tuple(offset.tolist()), tuple(scale.tolist()), groups)
+
+    def by_level(self, distances: ArrayLike) -> Array:
+        """(n, sum(groups)) distances of regions to (n, L) of levels: the farthest region's. Raises FitError."""
+        d = np.asarray(distances, np.float64)
+        if not self.groups:
+            return d
+        if d.shape[-1:] != (sum(self.groups),):
+            raise FitError(f"distances have shape {d.shape}, the combination has {sum(self.groups)} regions")
+        starts = np.concatenate([[0], np.cumsum(self.groups[:-1])]).astype(np.intp)
+        return np.asarray(np.maximum.reduceat(d, starts, axis=-1), np.float64)
 
     def combine(self, distances: ArrayLike) -> Array:
-        """(n, L) distances to (n,) scores. Raises FitError for another number of levels than was learnt."""
+        """(n, L) distances, or (n, sum(groups)), to (n,) scores. Raises FitError for another number than was learnt."""
+        return self.combine_levels(self.by_level(distances))
+
+    def combine_levels(self, distances: ArrayLike) -> Array:
+        """(n, L) distances of levels to (n,) scores. Raises FitError for another number than was learnt."""
         d = np.asarray(distances, np.float64)
         if self.scale and d.shape[-1:] != (len(self.scale),):
             raise FitError(f"distances have shape {d.shape}, the combination has learnt {len(self.scale)} levels")
@@ -82,13 +103,14 @@ class Combination:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able."""
-        return {"rule": self.rule.value, "offset": list(self.offset), "scale": list(self.scale)}
+        said = {"rule": self.rule.value, "offset": list(self.offset), "scale": list(self.scale)}
+        return said | ({"groups": list(self.groups)} if self.groups else {})
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Combination:
         """From `to_json`. Raises FitError."""
         try:
             offset, scale = (tuple(float(value) for value in fields[name]) for name in ("offset", "scale"))
-            return cls(Rule(fields["rule"]), offset, scale)
+            return cls(Rule(fields["rule"]), offset, scale, tuple(int(group) for group in fields.get("groups", ())))
         except (KeyError, ValueError, TypeError) as error:
             raise FitError(f"a stored combination is none: {type(error).__name__}: {error}") from None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gaussline.worker.contract.model import Model
+from gaussline.worker.contract.model import Model, groups_of
 from gaussline.worker.contract.spec import BackboneSpec
 from gaussline.worker.errors import FitError
 from gaussline.worker.gaussian.calibration import Method, attainable_rate, calibrate, clopper_pearson, frames_needed
@@ -178,14 +178,15 @@ def _combination(
     arrays: Sequence[NDArray[Any]], training: NDArray[np.intp], levels: Sequence[str], options: FitOptions
 ) -> Combination:
     """The rule; where it learns scales, from each fifth of the training frames under Gaussians of the other four."""
+    groups = groups_of(levels)
     if options.rule is not Rule.STANDARDISED:
-        return Combination(options.rule)
+        return Combination(options.rule, groups=groups)
     distances = []
     for aside in np.array_split(training, min(FOLDS, len(training))):
         rest = np.setdiff1d(training, aside)
         gaussians = fit_gaussians(fit_moments([level[rest] for level in arrays]), levels, options)
         distances.append(_distances(gaussians, arrays, aside))
-    return Combination.learn(options.rule, np.concatenate(distances))
+    return Combination.learn(options.rule, np.concatenate(distances), groups)
 
 
 def _distances(

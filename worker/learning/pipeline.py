@@ -26,6 +26,8 @@ class BackboneOptions:
 
     Attributes:
         random_seed: of random weights; only where somebody asked for them and says so on every result.
+        grid: regions a side that levels are cut into.
+        views: ways to look at an image whose features are averaged.
     """
 
     name: str = "mobilenet_v2"
@@ -34,6 +36,8 @@ class BackboneOptions:
     levels: tuple[str, ...] | None = None
     input_size: int | None = None
     numeric_mode: str = "float32"
+    grid: int = 1
+    views: tuple[str, ...] = ()
     device: str = "auto"
     memory_format: str = "auto"
     compile: str = "off"
@@ -55,6 +59,8 @@ class BackboneOptions:
             levels=self.levels,
             input_size=None if self.input_size is None else (self.input_size, self.input_size),
             numeric_mode=self.numeric_mode,
+            grid=self.grid,
+            views=self.views,
         )
 
     def start(self, backbone: Backbone) -> FeatureExtractor:

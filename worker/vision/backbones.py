@@ -11,10 +11,12 @@ from typing import cast
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from gaussline.worker.contract.regions import MAX_GRID, cuts, region_names
 from gaussline.worker.contract.spec import BackboneSpec
-from gaussline.worker.errors import BackboneMismatch, NotFound
+from gaussline.worker.errors import BackboneMismatch, ModelError, NotFound
 from gaussline.worker.vision.numeric import dtype_of
 from gaussline.worker.vision.registry import BackboneEntry, entry
 from gaussline.worker.vision.timm_backbones import PREFIX as TIMM
@@ -27,6 +29,9 @@ from gaussline.worker.vision.weights import (
     read_state_dict,
 )
 
+REGION_CHANNELS = 512
+"""Levels of more channels stay whole: a few hundred frames tell little of so many, and each region would cost 8 MB."""
+
 
 class Backbone(nn.Module):
     """The stages of a trunk up to its last wanted level; in evaluation mode, frozen.
@@ -36,33 +41,40 @@ class Backbone(nn.Module):
     """
 
     def __init__(self, stages: Sequence[nn.Module], taps: Sequence[int], spec: BackboneSpec) -> None:
+        """Args: stages: of the whole trunk. taps: the stage behind each level of `spec.cuts`."""
         super().__init__()
         self.stages = nn.ModuleList(stages[: max(taps) + 1])
         # Levels may be asked for in any order; the trunk gives them as it runs.
         self._order = {tap: place for place, tap in enumerate(taps)}
+        self._grids = tuple(cut.grid for cut in spec.cuts)
         self.spec = spec
         self.eval().requires_grad_(False)
 
     def maps(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Feature maps (n, c, h, w) a level, in the trunk's own dtype, in the order of the spec.
+        """Feature maps (n, c, h, w) a level of `spec.cuts`, in the trunk's own dtype.
 
         Args:
             x: normalised input (n, 3, height, width), any floating dtype.
         """
-        return self._run(x, lambda level: level)
+        return self._run(x, lambda level, grid: [level])
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Features (n, c) a level: the spatial mean of each map, float32 in every numeric mode."""
-        return self._run(x, pool)
+        """Features (n, c) a level of the spec, region by region: spatial means, float32 in every numeric mode."""
+        return self._run(x, pool_regions)
 
-    def _run(self, x: torch.Tensor, take: Callable[[torch.Tensor], torch.Tensor]) -> list[torch.Tensor]:
+    def pooled(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The features of what `maps` gave."""
+        return [region for level, grid in zip(maps, self._grids, strict=True) for region in pool_regions(level, grid)]
+
+    def _run(self, x: torch.Tensor, take: Callable[[torch.Tensor, int], list[torch.Tensor]]) -> list[torch.Tensor]:
         x = x.to(self.dtype)
-        found: list[torch.Tensor] = [x] * len(self._order)
+        found: list[list[torch.Tensor]] = [[]] * len(self._order)
         for index, stage in enumerate(self.stages):
             x = stage(x)
             if index in self._order:
-                found[self._order[index]] = take(x)
-        return found
+                place = self._order[index]
+                found[place] = take(x, self._grids[place])
+        return [taken for level in found for taken in level]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -75,6 +87,22 @@ def pool(maps: torch.Tensor) -> torch.Tensor:
     return maps.mean((2, 3), dtype=torch.float32)
 
 
+def pool_regions(maps: torch.Tensor, grid: int) -> list[torch.Tensor]:
+    """Spatial means in float32 of each region, row by row: (n, c, h, w) to grid² times (n, c).
+
+    Raises ModelError where the map has fewer cells a side than the grid.
+    """
+    if grid == 1:
+        return [pool(maps)]
+    if min(maps.shape[2:]) < grid:
+        raise ModelError(
+            f"a feature map of {maps.shape[2]} x {maps.shape[3]} cells cannot be cut into {grid} x {grid} regions: "
+            "take a coarser grid, or a larger input"
+        )
+    means = functional.adaptive_avg_pool2d(maps.float(), grid)
+    return [means[:, :, row, column].contiguous() for row in range(grid) for column in range(grid)]
+
+
 def load_backbone(
     name: str,
     weights: WeightsSource | str | Path | None = None,
@@ -82,15 +110,19 @@ def load_backbone(
     levels: Sequence[str] | None = None,
     input_size: tuple[int, int] | None = None,
     numeric_mode: str = "float32",
+    grid: int = 1,
+    views: Sequence[str] = (),
 ) -> Backbone:
     """Build a backbone by its name.
 
     Args:
         name: a registered name, or `timm:NAME` where the package timm is installed.
         weights: see `WeightsSource.parse`; random ones only as `WeightsSource(random_seed=…)`.
-        levels: a subset of the registered levels; None takes all.
+        levels: a subset of the registered levels, or names of regions of them; None takes all.
         input_size: (height, width); None takes the native one.
         numeric_mode: one of `contract.spec.NUMERIC_MODES`.
+        grid: cut each level of at most `REGION_CHANNELS` channels into grid x grid regions.
+        views: see `contract.views`.
 
     Raises:
         NotFound: no such backbone or level. WeightsUnavailable: the weights cannot be had. BackboneMismatch: they are
@@ -99,7 +131,14 @@ def load_backbone(
     source = weights if isinstance(weights, WeightsSource) else WeightsSource.parse(weights)
     described, network = _network(name, source)
     chosen = tuple(levels) if levels is not None else described.levels
-    unknown = [level for level in chosen if level not in described.levels]
+    widths = dict(zip(described.levels, described.channels, strict=True))
+    if grid != 1:
+        if not 1 <= grid <= MAX_GRID:
+            raise NotFound(f"a grid of {grid} is not between 1 and {MAX_GRID}")
+        fine = [grid if widths.get(level, 0) <= REGION_CHANNELS else 1 for level in chosen]
+        chosen = tuple(part for level, parts in zip(chosen, fine, strict=True) for part in region_names(level, parts))
+    wanted = cuts(chosen, [1] * len(chosen))
+    unknown = [cut.level for cut in wanted if cut.level not in widths]
     if unknown or not chosen:
         raise NotFound(
             f"{name} has no level {', '.join(unknown) or '(none named)'}; it has {', '.join(described.levels)}"
@@ -113,14 +152,15 @@ def load_backbone(
         weights_source=str(source) if source.pretrained is None or not name.startswith(TIMM) else name,
         random_weights=source.random_seed is not None,
         levels=chosen,
-        channels=tuple(described.channels[described.levels.index(level)] for level in chosen),
+        channels=tuple(widths[cut.level] for cut in wanted for _ in cut.names),
         input_size=described.native_size if input_size is None else input_size,
         mean=described.mean,
         std=described.std,
         numeric_mode=numeric_mode,
+        views=tuple(views),
     )
     backbone = Backbone(
-        [_stage(network, stage) for stage in described.stages], [ends.index(level) for level in chosen], spec
+        [_stage(network, stage) for stage in described.stages], [ends.index(cut.level) for cut in wanted], spec
     )
     if spec.fold_batch_norm:
         fold_batch_norm(backbone)
@@ -130,7 +170,12 @@ def load_backbone(
 def load_for(spec: BackboneSpec, weights: WeightsSource | str | Path | None = None) -> Backbone:
     """The backbone that a model was fitted with. Raises BackboneMismatch where these weights do not give it."""
     backbone = load_backbone(
-        spec.name, weights, levels=spec.levels, input_size=spec.input_size, numeric_mode=spec.numeric_mode
+        spec.name,
+        weights,
+        levels=spec.levels,
+        input_size=spec.input_size,
+        numeric_mode=spec.numeric_mode,
+        views=spec.views,
     )
     backbone.spec.check_against(spec)
     return backbone

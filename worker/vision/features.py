@@ -11,10 +11,11 @@ from torch.nn import functional
 
 from gaussline.worker.contract.spec import BackboneSpec
 from gaussline.worker.errors import ModelError
-from gaussline.worker.vision.backbones import Backbone, pool
+from gaussline.worker.vision.backbones import Backbone
 from gaussline.worker.vision.numeric import check_runtime, numeric_mode
 from gaussline.worker.vision.preprocess import Normaliser
 from gaussline.worker.vision.runtime import RuntimeChoice, prepared
+from gaussline.worker.vision.views import seen, turned_back
 
 Features = list[NDArray[np.float32]]
 """One float32 (n, d) array a level, in the order of the spec's levels."""
@@ -22,7 +23,7 @@ Features = list[NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Maps:
-    """Feature maps of a batch, one (n, d, h, w) tensor a level, in the trunk's dtype and on its device."""
+    """Feature maps of a batch, one (n, d, h, w) tensor a level of `spec.cuts`, of its dtype (of views: float32)."""
 
     levels: tuple[torch.Tensor, ...]
 
@@ -68,7 +69,7 @@ class FeatureExtractor:
         """The same features, and the feature maps they are the means of (for heat maps)."""
         maps = _joined(self._chunks(batch, True))
         with torch.inference_mode():
-            return [pool(level) for level in maps], Maps(tuple(maps))
+            return self._backbone.pooled(maps), Maps(tuple(maps))
 
     def _chunks(self, batch: torch.Tensor, maps: bool) -> list[list[torch.Tensor]]:
         expected = (3, *self.spec.input_size)
@@ -103,7 +104,11 @@ class FeatureExtractor:
     def _pass(self, chunk: torch.Tensor, maps: bool) -> list[torch.Tensor]:
         with torch.inference_mode(), numeric_mode(self.spec.numeric_mode, self._device):
             layout = torch.channels_last if self._channels_last else torch.contiguous_format
-            x = self._normalise(chunk.to(self._device, non_blocking=True)).contiguous(memory_format=layout)
+            chunk = chunk.to(self._device, non_blocking=True)
+            if self.spec.views:
+                mean = self._views(chunk, layout)
+                return mean if maps else self._backbone.pooled(mean)
+            x = self._normalise(chunk).contiguous(memory_format=layout)
             if maps:
                 return self._backbone.maps(x)
             short = self.batch_size - len(x)
@@ -111,6 +116,15 @@ class FeatureExtractor:
                 x = functional.pad(x, (0, 0, 0, 0, 0, 0, 0, short)).contiguous(memory_format=layout)
                 return [level[: len(chunk)] for level in self._run(x)]
             return self._run(x)
+
+    def _views(self, chunk: torch.Tensor, layout: torch.memory_format) -> list[torch.Tensor]:
+        """Feature maps averaged over the spec's views, in float32, each turned back before."""
+        total: list[torch.Tensor] = []
+        for view in self.spec.views:
+            x = self._normalise(seen(chunk, view)).contiguous(memory_format=layout)
+            maps = [turned_back(level.float(), view) for level in self._backbone.maps(x)]
+            total = maps if not total else [sum_.add_(level) for sum_, level in zip(total, maps, strict=True)]
+        return [level.div_(len(self.spec.views)) for level in total]
 
 
 def _joined(chunks: list[list[torch.Tensor]]) -> list[torch.Tensor]:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from gaussline.worker.contract.heat_map import Explanation
 from gaussline.worker.contract.model import Model
+from gaussline.worker.contract.regions import bounds
 from gaussline.worker.contract.verdict import ModelRef
 from gaussline.worker.errors import ModelError
 from gaussline.worker.gaussian.combination import Combination, Rule
@@ -106,30 +107,54 @@ def explain(
     """Explain one frame, every level at its own size.
 
     Args:
-        features: (d,) pooled features a level, the ones that were scored.
-        maps: (d, h, w) feature maps a level of the model's spec, as `Maps.of` gives them.
+        features: (d,) pooled features a level of the model's spec, region by region, the ones that were scored.
+        maps: (d, h, w) feature maps a level of its `cuts`, as `Maps.of` gives them.
 
     Raises:
         ModelError: the maps are not those of the model's levels.
     """
+    cuts = model.spec.cuts
     widths = tuple(level.shape[0] for level in maps)
-    if widths != model.spec.channels:
-        raise ModelError(f"feature maps of {widths} channels for levels of {model.spec.channels}")
+    if widths != tuple(cut.channels for cut in cuts):
+        raise ModelError(f"feature maps of {widths} channels for levels of {[cut.channels for cut in cuts]}")
     levels: dict[str, Array] = {}
     distances: list[float] = []
-    for name, gaussian, pooled, level in zip(model.spec.levels, model.gaussians, features, maps, strict=True):
-        levels[name] = level_map(gaussian, pooled, level)
-        distances.append(float(np.sqrt(max(levels[name].sum(), 0.0))))
+    first = 0
+    for cut, level in zip(cuts, maps, strict=True):
+        own = slice(first, first + cut.regions)
+        levels[cut.level] = farthest_map(model.gaussians[own], features[own], level, cut.grid)
+        distances.append(float(np.sqrt(max(levels[cut.level].sum(), 0.0))))
+        first += cut.regions
     given = shares(model.combination, distances)
     return Explanation(
-        score=float(model.combination.combine(np.array(distances))),
+        score=float(model.combination.combine_levels(np.array(distances))),
         input_size=model.spec.input_size,
         levels=levels,
-        distances=dict(zip(model.spec.levels, distances, strict=True)),
-        contributions=dict(zip(model.spec.levels, given, strict=True)),
+        distances=dict(zip(levels, distances, strict=True)),
+        contributions=dict(zip(levels, given, strict=True)),
         frame=frame,
         model=ref,
     )
+
+
+def farthest_map(
+    gaussians: Sequence[Gaussian], pooled: Sequence[NDArray[np.float32]], maps: NDArray[np.float32], grid: int
+) -> Array:
+    """The (h, w) map of a level: of its farthest region, which alone makes the level's distance, and zero elsewhere.
+
+    Args:
+        gaussians, pooled: of the level's grid x grid regions, row by row.
+        maps: (d, h, w).
+    """
+    if grid == 1:
+        return level_map(gaussians[0], pooled[0], maps)
+    far = [float(gaussian.mahalanobis_sq(x)) for gaussian, x in zip(gaussians, pooled, strict=True)]
+    row, column = divmod(int(np.argmax(far)), grid)
+    place = (bounds(row, grid, maps.shape[1]), bounds(column, grid, maps.shape[2]))
+    values = np.zeros(maps.shape[1:])
+    index = row * grid + column
+    values[place] = level_map(gaussians[index], pooled[index], maps[:, *place])
+    return values
 
 
 def level_map(gaussian: Gaussian, pooled: NDArray[np.float32], maps: NDArray[np.float32]) -> Array:
@@ -153,7 +178,7 @@ def level_map(gaussian: Gaussian, pooled: NDArray[np.float32], maps: NDArray[np.
 
 
 def shares(combination: Combination, distances: Sequence[float]) -> list[float]:
-    """What each level adds to the score; the sum is `combination.combine(distances)`."""
+    """What each level adds to the score; the sum is `combination.combine_levels(distances)`."""
     if combination.rule is Rule.SUM:
         return list(distances)
     if combination.rule is Rule.MEAN:
