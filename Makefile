@@ -50,6 +50,14 @@ faults: export OMP_NUM_THREADS ?= 1
 faults: environment ## Break a line on purpose and count; SEED=1 EPISODES=100 ARGS='--help'
 	@$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(EPISODES),--episodes $(EPISODES)) $(ARGS)
 
+.PHONY: docs
+docs: environment ## Write the pages, examples and dashboards that are made from the code
+	@$(BIN)/python scripts/docs
+
+.PHONY: monitoring-check
+monitoring-check: environment ## Every panel and every alert against a real Prometheus and a real line; some minutes
+	@$(BIN)/pytest -p no:xdist tests/monitoring tests/monitoring/slow_faults.py $(ARGS)
+
 .PHONY: bench
 bench: environment ## The pipeline beside its peers, in one run; WEIGHTS=file BACKBONE=name ARGS='--help'
 	@$(BIN)/python -m bench.pipeline $(if $(BACKBONE),--backbone '$(BACKBONE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -181,8 +182,27 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     @classmethod
+    def _read(cls, file: Path) -> tuple[dict[str, Any], list[str]]:
+        """Values and mistakes of a TOML file. Raises SettingsError where it cannot be read at all."""
+        try:
+            read = tomllib.loads(file.read_text("utf-8"))
+        except OSError as error:
+            raise SettingsError(f"{PREFIX}CONFIG {file} cannot be read: {error.strerror or error}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{PREFIX}CONFIG {file} is no TOML: {error}") from None
+        mistakes = []
+        for name in [name for name in read if name not in cls.model_fields]:
+            near = difflib.get_close_matches(name, cls.model_fields, n=1)
+            mistakes.append(f"{file}: {name} is no setting" + (f": did you mean {near[0]}?" if near else ""))
+            del read[name]
+        # As in the environment, an empty text is a setting that is not set.
+        return {name: value for name, value in read.items() if value != ""}, mistakes
+
+    @classmethod
     def load(cls, environment: Mapping[str, str] | None = None, **options: Any) -> Settings:
         """Build the settings from an environment (default: the process's own) and options that are not None.
+
+        A TOML file that GAUSSLINE_CONFIG names comes first, the environment over it, the options over both.
 
         Raises SettingsError with one line a mistake, each naming the setting and its value; secrets are not shown.
         """
@@ -190,6 +210,9 @@ class Settings(BaseSettings):
         names = {PREFIX + name.upper(): name for name in cls.model_fields}
         values: dict[str, Any] = {}
         mistakes: list[str] = []
+        file = environment.get(PREFIX + "CONFIG", "")
+        if file:
+            values, mistakes = cls._read(Path(file))
         for key, value in environment.items():
             if not key.startswith(PREFIX) or key in _FOREIGN:
                 continue

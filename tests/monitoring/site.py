@@ -1,0 +1,112 @@
+"""A monitored line: a real Redis, worker, exporter and Prometheus, with the rules as they are shipped."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import threading
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gaussline.worker.broker.embedded import EmbeddedRedis
+from tests.commands.workers import WorkerProcess, start_worker
+from tests.support.cli import Cli
+from tests.support.repository import ROOT
+from tests.support.skips import program
+from tests.support.waiting import eventually
+
+SCRAPE_S = 1
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        return int(holder.getsockname()[1])
+
+
+class Site:
+    """One line and what watches it; close it when done."""
+
+    def __init__(self, server: EmbeddedRedis, folder: Path) -> None:
+        self.cli = Cli(server.url, "line1")
+        self.ports = {"worker": free_port(), "exporter": free_port(), "prometheus": free_port()}
+        self._folder = folder
+        self._started: list[subprocess.Popen[str]] = []
+        self._exporter()
+        self._prometheus()
+
+    # --- processes ---------------------------------------------------------------------------------------------------
+    def worker(self, **settings: str) -> WorkerProcess:
+        """Start the worker that Prometheus scrapes."""
+        port = {"GAUSSLINE_HTTP_PORT": str(self.ports["worker"]), "GAUSSLINE_WORKER_NAME": "w1"}
+        return start_worker(self.cli, **port | settings)  # type: ignore[arg-type]
+
+    def _exporter(self) -> None:
+        process = self.cli.start("exporter", "--http-port", str(self.ports["exporter"]))
+        threading.Thread(target=lambda: list(process.stderr or ()), daemon=True).start()
+        url = f"http://127.0.0.1:{self.ports['exporter']}/readyz"
+        eventually(lambda: _answers(url), within_s=60.0, what="the exporter")
+
+    def _prometheus(self) -> None:
+        shipped = ROOT / "deploy" / "prometheus"
+        config = yaml.safe_load((shipped / "prometheus.yaml").read_text("utf-8"))
+        config["global"] = {"scrape_interval": f"{SCRAPE_S}s", "evaluation_interval": f"{SCRAPE_S}s"}
+        config["rule_files"] = [str(shipped / name) for name in config["rule_files"]]
+        for job, port in zip(config["scrape_configs"], ("worker", "exporter"), strict=True):
+            job["static_configs"] = [{"targets": [f"127.0.0.1:{self.ports[port]}"]}]
+        file = self._folder / "prometheus.yaml"
+        file.write_text(yaml.safe_dump(config), "utf-8")
+        words = [
+            program("prometheus", "prometheus"),
+            f"--config.file={file}",
+            f"--storage.tsdb.path={self._folder / 'tsdb'}",
+            f"--web.listen-address=127.0.0.1:{self.ports['prometheus']}",
+            "--log.level=error",
+        ]
+        self._started.append(subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True))
+        url = f"http://127.0.0.1:{self.ports['prometheus']}/-/ready"
+        eventually(lambda: _answers(url), within_s=30.0, what="Prometheus")
+
+    def close(self) -> None:
+        """End everything."""
+        self.cli.close()
+        for process in self._started:
+            process.terminate()
+            process.wait(20.0)
+
+    # --- what Prometheus knows ---------------------------------------------------------------------------------------
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """An instant query's series."""
+        found: list[dict[str, Any]] = self._ask("query", query=expression)["result"]
+        return found
+
+    def firing(self) -> set[str]:
+        """Names of the alerts that fire now."""
+        return {alert["labels"]["alertname"] for alert in self._ask("alerts")["alerts"] if alert["state"] == "firing"}
+
+    def fires(self, alert: str, within_s: float) -> None:
+        """Wait until an alert fires."""
+        eventually(lambda: alert in self.firing(), within_s=within_s, what=f"{alert} (firing: {self.firing()})")
+
+    def ends(self, alert: str, within_s: float) -> None:
+        """Wait until an alert has ended."""
+        eventually(lambda: alert not in self.firing(), within_s=within_s, what=f"the end of {alert}")
+
+    def _ask(self, what: str, **words: str) -> Any:
+        url = f"http://127.0.0.1:{self.ports['prometheus']}/api/v1/{what}?{urllib.parse.urlencode(words)}"
+        with urllib.request.urlopen(url, timeout=10.0) as answer:
+            return json.load(answer)["data"]
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2.0) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

@@ -1,0 +1,112 @@
+"""Rules and dashboards: every rule is sound, every alert has its page, every panel asks for what is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from gaussline.worker.commands.exporter import PORT
+from gaussline.worker.settings import Settings
+from gaussline.worker.telemetry import catalogue as metrics
+from tests.support.repository import ROOT
+from tests.support.skips import needs_program, program
+
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+GRAFANA = ROOT / "deploy" / "grafana"
+NAME = re.compile(r"\bgaussline[a-z0-9_:]*")
+
+
+def rules(kind: str) -> list[dict[str, Any]]:
+    found = []
+    for name in ("recording.yaml", "alerts.yaml"):
+        groups = yaml.safe_load((PROMETHEUS / name).read_text("utf-8"))["groups"]
+        found += [rule for group in groups for rule in group["rules"] if kind in rule]
+    return found
+
+
+def exposed() -> set[str]:
+    """Names of all series that processes expose or rules record."""
+    names = {series for metric in metrics.catalogue() for series in metric.series}
+    return names | {rule["record"] for rule in rules("record")}
+
+
+def dashboards() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("dashboards", GRAFANA / "dashboards.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["dashboards"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def expressions(page: dict[str, Any]) -> list[str]:
+    return [target["expr"] for panel in page["panels"] for target in panel.get("targets", ())]
+
+
+WORDS = [("check", "rules", "recording.yaml", "alerts.yaml"), ("test", "rules", "rules.test.yaml")]
+
+
+@needs_program("promtool", "prometheus")
+@pytest.mark.parametrize("words", WORDS, ids=["check", "test"])
+def test_promtool_finds_nothing_wrong(words: tuple[str, ...]) -> None:
+    promtool = program("promtool", "prometheus")
+    done = subprocess.run([promtool, *words], cwd=PROMETHEUS, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_tested_and_has_its_page() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    tested = (PROMETHEUS / "rules.test.yaml").read_text("utf-8")
+    for rule in rules("alert"):
+        place, _, anchor = rule["annotations"]["runbook"].partition("#")
+        assert place == "docs/operations.md"
+        section = page.split(f"\n## {anchor}\n")
+        assert len(section) == 2, f"{rule['alert']} has no page {anchor}"
+        for word in ("**Means**", "**First look**", "**Do**"):
+            assert word in section[1].split("\n## ")[0], f"{anchor} lacks {word}"
+        assert f"alertname: {rule['alert']}\n        exp_alerts:\n" in tested, f"{rule['alert']} is never seen to fire"
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+
+
+def test_rules_ask_only_for_what_is_exposed() -> None:
+    for rule in [*rules("record"), *rules("alert")]:
+        missing = set(NAME.findall(rule["expr"])) - exposed()
+        assert not missing, f"{rule.get('alert', rule.get('record'))} asks for {missing}"
+
+
+def test_the_dashboards_are_those_of_the_code_and_ask_only_for_what_is_exposed() -> None:
+    made = dashboards()
+    assert {f"{page.uid}.json" for page in made.PAGES} == {path.name for path in GRAFANA.glob("*.json")}
+    operations = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    for page in made.PAGES:
+        text = (GRAFANA / f"{page.uid}.json").read_text("utf-8")
+        assert text == made.build(page), "run: python deploy/grafana/dashboards.py"
+        read = json.loads(text)
+        for expression in expressions(read):
+            missing = set(NAME.findall(expression)) - exposed()
+            assert not missing, f"{page.uid}: {expression} asks for {missing}"
+        for panel in read["panels"]:
+            assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+            for link in panel.get("links", ()):
+                assert f"\n## {link['url'].partition('#')[2]}\n" in operations
+
+
+def test_the_page_of_metrics_is_made_from_the_code() -> None:
+    assert (ROOT / "docs" / "metrics.md").read_text("utf-8") == metrics.page(), "run: make docs"
+
+
+def test_the_configuration_names_files_that_are_there() -> None:
+    config = yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text("utf-8"))
+    assert all((PROMETHEUS / name).is_file() for name in config["rule_files"])
+    jobs = [part["targets"] for job in config["scrape_configs"] for part in job["static_configs"]]
+    ports = {target.rsplit(":", 1)[1] for targets in jobs for target in targets}
+    assert ports == {str(PORT), str(Settings.model_fields["http_port"].default)}

@@ -1,0 +1,129 @@
+"""A real Prometheus watches a real line: panels have data, real faults make alerts fire, and their end ends them.
+
+The short form, part of every test run, has the faults that are seen within a minute; `make monitoring-check` has all.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from gaussline.worker.broker.admission import Admission, Request
+from gaussline.worker.broker.client import connect
+from gaussline.worker.contract.artefact import Artefact
+from gaussline.worker.contract.frame import Frame, encode_batch
+from gaussline.worker.contract.keys import Keys
+from gaussline.worker.contract.model import Model
+from tests.monitoring.site import Site
+from tests.monitoring.test_rules import GRAFANA, expressions
+from tests.support.cli import Cli
+from tests.support.skips import needs_program
+from tests.support.waiting import eventually
+
+pytestmark = [needs_program("prometheus", "prometheus"), pytest.mark.timeout(900)]
+QUICK_ALERTS = ("GausslineLedgerImbalance", "GausslineModelLoadFailure", "GausslineRedisMemory", "GausslineVersionSkew")
+SEEN_WITHIN_S = 60.0
+"""Longest time from a fault to its alert."""
+
+
+def send(cli: Cli, parts: Path, camera: str = "cam1") -> None:
+    """Push forty good parts."""
+    cli("produce", str(parts / "good"), "--camera", camera, "--quiet")
+
+
+def other_backbone(artefact: Artefact, folder: Path) -> Path:
+    """A version of a backbone that the worker does not hold."""
+    import dataclasses
+
+    model = Model.from_artefact(artefact)
+    spec = dataclasses.replace(model.spec, weights_digest="1" * 64)
+    made = Model(spec, model.gaussians, model.combination, model.working_point, model.moments, model.info)
+    path = folder / "other.safetensors"
+    path.write_bytes(made.to_artefact().data)
+    return path
+
+
+def test_panels_have_data_and_quick_faults_are_seen_and_end(
+    site: Site, parts: Path, artefact: Artefact, tmp_path: Path
+) -> None:
+    worker = site.worker()
+    send(site.cli, parts)
+    site.cli("subscribers", "register", "mes")
+    eventually(lambda: site.query("gaussline_frames_total"), within_s=20.0, what="the worker's frames")
+    client = connect(site.cli.url)
+    keys = Keys(site.cli.line)
+
+    # Redis's memory, the ledger, and a model that cannot be loaded: three faults at once, each seen by its own alert.
+    site.cli("models", "import", str(other_backbone(artefact, tmp_path)))
+    used = int(client.info("memory")["used_memory"])
+    client.config_set("maxmemory", int(used / 0.88))
+    client.hincrby(keys.camera("cam1"), "admitted", 3)
+    site.cli("models", "promote", "default", "2")
+    began = time.monotonic()
+    for alert in (
+        "GausslineLedgerImbalance",
+        "GausslineModelLoadFailure",
+        "GausslineRedisMemory",
+        "GausslineVersionSkew",
+    ):
+        site.fires(alert, SEEN_WITHIN_S)
+    assert time.monotonic() - began < SEEN_WITHIN_S
+    assert "GausslineNoWorker" not in site.firing()
+    client.config_set("maxmemory", 0)
+    client.hincrby(keys.camera("cam1"), "admitted", -3)
+    site.cli("models", "rollback", "default")
+    for alert in (
+        "GausslineLedgerImbalance",
+        "GausslineModelLoadFailure",
+        "GausslineRedisMemory",
+        "GausslineVersionSkew",
+    ):
+        site.ends(alert, 30.0)
+
+    # No worker: frames wait, and both are said.
+    worker.process.send_signal(signal.SIGKILL)
+    send(site.cli, parts)
+    site.fires("GausslineNoWorker", SEEN_WITHIN_S)
+    site.fires("GausslineBacklogAge", 30.0)
+    site.worker()
+    site.ends("GausslineNoWorker", 30.0)
+    site.ends("GausslineBacklogAge", 30.0)
+    assert json.loads(site.cli("ledger", "--json").stdout)["balances"]
+
+    send(site.cli, parts)
+    for page in sorted(GRAFANA.glob("*.json")):
+        for expression in expressions(json.loads(page.read_text("utf-8"))):
+            shown = expression
+            for name in ("line", "camera", "model"):
+                shown = shown.replace(f"${name}", ".*")
+            if "max_memory" in shown:
+                continue  # Redis has no limit again: this panel is empty on purpose
+            eventually(lambda shown=shown: site.query(shown), within_s=20.0, what=f"{page.name}: {shown}")  # type: ignore[misc]
+    client.close()
+
+
+def test_a_scrape_with_two_hundred_cameras_is_quick_and_small(site: Site) -> None:
+    client = connect(site.cli.url)
+    for number in range(200):
+        door = Admission(client, site.cli.line, f"cam{number}", camera_budget_bytes=10**9, line_budget_bytes=10**9)
+        epoch = door.open()
+        for sequence in range(5):
+            payload = encode_batch(door.camera, epoch, sequence, [Frame(bytes(100), "png", 1_700_000_000_000_000)])
+            door.admit(Request(epoch, sequence, 1, payload))
+    url = f"http://127.0.0.1:{site.ports['exporter']}/metrics"
+    times, size = [], 0
+    for _ in range(9):
+        begin = time.perf_counter()
+        with urllib.request.urlopen(url, timeout=10.0) as answer:
+            body = answer.read()
+        times.append(time.perf_counter() - begin)
+        size = len(body)
+    assert body.count(b'camera="cam') == 200 * body.count(b'camera="cam7"')
+    assert size < 2_000_000
+    assert sorted(times)[len(times) // 2] < 0.1, times
+    client.close()

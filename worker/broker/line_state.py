@@ -1,0 +1,174 @@
+"""The state of a whole line at one moment: what the exporter, `gaussline status` and `gaussline doctor` look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gaussline.worker.broker.client import Redis, translated
+from gaussline.worker.broker.dead_letters import DeadCount, DeadLetters
+from gaussline.worker.broker.ledger import Ledger, read_ledger
+from gaussline.worker.broker.registry import Pin, Pointer, Registry
+from gaussline.worker.contract.keys import GROUP, Keys
+from gaussline.worker.errors import NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """One worker, as it described itself with its last heartbeat.
+
+    Attributes:
+        alive: its heartbeat has not run out.
+        models, trials: version by model, and by `model/channel` of a trial.
+        refused: why a version cannot be used, by model or `model/channel`.
+    """
+
+    name: str
+    alive: bool
+    host: str
+    pid: int
+    runtime: str
+    models: Mapping[str, int]
+    trials: Mapping[str, int]
+    refused: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PendingState:
+    """Messages of one camera in workers' hands: how many, and how long ago the oldest of them was admitted."""
+
+    messages: int
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LineState:
+    """A line, looked at once.
+
+    Attributes:
+        totals: the line's own counters, in bytes and entries.
+        subscribers: seconds that each registered subscriber is behind the newest verdict.
+        stated_rates: false-positive rate of each model's stable version, where its report names one.
+        memory_bytes, memory_max_bytes: of Redis; 0 where it has no limit.
+    """
+
+    line: str
+    ledger: Ledger
+    pending: Mapping[str, PendingState]
+    workers: tuple[WorkerState, ...]
+    pointers: tuple[Pointer, ...]
+    pins: Mapping[str, Pin]
+    stated_rates: Mapping[str, float]
+    dead: tuple[DeadCount, ...]
+    totals: Mapping[str, int]
+    subscribers: Mapping[str, float]
+    memory_bytes: int
+    memory_max_bytes: int
+
+    @property
+    def alive(self) -> int:
+        """Workers whose heart beats."""
+        return sum(worker.alive for worker in self.workers)
+
+
+class LineReader:
+    """Reads the state of one line; what never changes (a version's stated rate) is read once."""
+
+    def __init__(self, client: Redis, line: str) -> None:
+        self._client = client
+        self._keys = Keys(line)
+        self._line = line
+        self._registry = Registry(client, line)
+        self._rates: dict[tuple[str, int], float | None] = {}
+
+    def read(self) -> LineState:
+        """The state now. Raises BrokerUnavailable, BrokerError."""
+        ledger = read_ledger(self._client, self._line)
+        pointers = tuple(self._registry.pointers())
+        with translated("reading the state of the line"):
+            memory = self._client.info("memory")
+            totals = self._client.hgetall(self._keys.totals)
+        return LineState(
+            self._line,
+            ledger,
+            self._pending(ledger),
+            self._workers(),
+            pointers,
+            self._registry.pins(),
+            self._stated(pointers),
+            tuple(DeadLetters(self._client, self._line).counts()),
+            {field.decode(): int(value) for field, value in totals.items() if value.lstrip(b"-").isdigit()},
+            self._subscribers(ledger.now_us),
+            int(memory["used_memory"]),
+            int(memory.get("maxmemory", 0)),
+        )
+
+    def _pending(self, ledger: Ledger) -> dict[str, PendingState]:
+        cameras = [row.camera for row in ledger.rows]
+        with translated("reading what is pending"):
+            pipeline = self._client.pipeline(transaction=False)
+            for camera in cameras:
+                pipeline.xpending(self._keys.frames(camera), GROUP)
+            answers = pipeline.execute(raise_on_error=False)
+        found = {}
+        for camera, answer in zip(cameras, answers, strict=True):
+            if isinstance(answer, dict) and answer["pending"]:
+                oldest_ms = int(answer["min"].split(b"-")[0])
+                age_s = max(0.0, ledger.now_us / 1e6 - oldest_ms / 1e3)
+                found[camera] = PendingState(int(answer["pending"]), age_s)
+            else:
+                found[camera] = PendingState(0, 0.0)  # no group yet, or nothing in anybody's hands
+        return found
+
+    def _workers(self) -> tuple[WorkerState, ...]:
+        with translated("reading the workers"):
+            raw = {name.decode(): json.loads(text) for name, text in self._client.hgetall(self._keys.workers).items()}
+            pipeline = self._client.pipeline(transaction=False)
+            for name in raw:
+                pipeline.exists(self._keys.worker(name))
+            alive = pipeline.execute()
+        return tuple(
+            _worker(name, bool(beats), said) for (name, said), beats in sorted(zip(raw.items(), alive, strict=True))
+        )
+
+    def _stated(self, pointers: tuple[Pointer, ...]) -> dict[str, float]:
+        rates = {}
+        for pointer in pointers:
+            if pointer.channel != "stable":
+                continue
+            key = (pointer.model, pointer.version)
+            if key not in self._rates:
+                try:
+                    rate = self._registry.version(*key).report.get("stated_rate")
+                except NotFound:
+                    rate = None
+                self._rates[key] = float(rate) if isinstance(rate, int | float) else None
+            stated = self._rates[key]
+            if stated is not None:
+                rates[pointer.model] = stated
+        return rates
+
+    def _subscribers(self, now_us: int) -> dict[str, float]:
+        with translated("reading the subscribers"):
+            raw = self._client.hgetall(self._keys.subscribers)
+            behind = {}
+            for name, entry in sorted(raw.items()):
+                first = self._client.xrange(self._keys.verdicts, b"(" + entry, "+", count=1)
+                age_s = now_us / 1e6 - int(first[0][0].split(b"-")[0]) / 1e3 if first else 0.0
+                behind[name.decode()] = max(0.0, age_s)
+        return behind
+
+
+def _worker(name: str, alive: bool, said: dict[str, Any]) -> WorkerState:
+    return WorkerState(
+        name,
+        alive,
+        str(said.get("host", "")),
+        int(said.get("pid", 0)),
+        str(said.get("runtime", "")),
+        dict(said.get("models", {})),
+        dict(said.get("trials", {})),
+        dict(said.get("refused", {})),
+    )

@@ -1,0 +1,62 @@
+"""`gaussline exporter`: metrics of the line itself, one small process beside its workers."""
+
+from __future__ import annotations
+
+import threading
+from typing import Annotated
+
+import typer
+
+from gaussline.worker.commands.console import err
+from gaussline.worker.commands.options import Line, RedisUrl, load_settings
+from gaussline.worker.commands.signals import on_signals
+
+EPILOG = """Examples:
+
+  gaussline exporter
+
+  gaussline exporter --http-host 0.0.0.0 --http-port 9110 --line press4
+
+One exporter a line. It reads what any operator may read, and writes nothing."""
+PORT = 9109
+
+
+def exporter(
+    http_host: Annotated[str | None, typer.Option(help="Address of /metrics, /healthz, /readyz.")] = None,
+    http_port: Annotated[int, typer.Option(help="Port of the same; 0 takes a free one and says which.")] = PORT,
+    redis_url: RedisUrl = None,
+    line: Line = None,
+) -> None:
+    """Serve metrics of the line: backlog, ledger, cameras, workers, versions, dead letters, Redis's memory."""
+    from prometheus_client import CollectorRegistry
+
+    from gaussline.worker.broker.client import connect
+    from gaussline.worker.broker.line_state import LineReader, LineState
+    from gaussline.worker.telemetry.health import Health, Promptly
+    from gaussline.worker.telemetry.line_metrics import LineMetrics
+    from gaussline.worker.telemetry.server import HealthServer
+
+    settings = load_settings(http_host=http_host, redis_url=redis_url, line=line)
+    client = connect(settings.redis_url.get_secret_value(), timeout_s=settings.redis_timeout_s)
+    reader = LineReader(client, settings.line)
+    one_at_a_time = threading.Lock()
+    stopping = threading.Event()
+
+    def read() -> LineState:
+        with one_at_a_time:
+            return reader.read()
+
+    def ready() -> tuple[str, ...]:
+        read()
+        return ()
+
+    registry = CollectorRegistry()
+    registry.register(LineMetrics(read, settings.line, settings.line_budget_bytes))
+    check = Promptly(ready, "Redis does not answer")
+    with (
+        HealthServer(settings.http_host, http_port, registry, Health(), check) as server,
+        on_signals(lambda _: stopping.set(), lambda _: stopping.set()),
+    ):
+        said = f"metrics of line {settings.line} on http://{settings.http_host}:{server.port}/metrics; Ctrl-C ends"
+        err().print(said, highlight=False)
+        stopping.wait()
