@@ -117,6 +117,12 @@ class Verdicts:
                 return None
             position = f"({entries[-1][0].decode()}"
 
+    def newest(self, count: int) -> list[dict[str, Any]]:
+        """The newest verdicts, the newest first."""
+        with translated("reading verdicts"):
+            entries = self._client.xrevrange(self._keys.verdicts, count=count)
+        return [json.loads(fields[b"json"]) for _, fields in entries]
+
     def follow(
         self, *, group: str | None = None, after: str | None = None, stop_after_s: float | None = None
     ) -> Iterator[tuple[str, dict[str, Any]]]:

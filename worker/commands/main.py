@@ -18,6 +18,8 @@ COMMANDS = {
     "fit": ("gaussline.worker.commands.fit", "fit", "Fit a model on normal frames and publish it."),
     "evaluate": ("gaussline.worker.commands.evaluate", "evaluate", "AUROC of a folder with known defects."),
     "models": ("gaussline.worker.commands.models", "app", "Versions: list, show, promote, rollback, …"),
+    "status": ("gaussline.worker.commands.status", "status", "The whole line on one screen, live."),
+    "doctor": ("gaussline.worker.commands.doctor", "doctor", "Check an installation, and say what to do."),
     "exporter": ("gaussline.worker.commands.exporter", "exporter", "Metrics of the line itself."),
     "judge": ("gaussline.worker.commands.judge", "judge", "Judge canaries and shadows, and promote or roll back."),
     "worker": ("gaussline.worker.commands.worker", "worker", "Judge frames."),

@@ -1,0 +1,79 @@
+"""One screen of a line, and what doctor finds when something is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gaussline.worker.broker.embedded import EmbeddedRedis
+from gaussline.worker.contract.verdict import Decision
+from tests.broker.way import Way
+from tests.commands.published import publish
+from tests.support.cli import Cli
+
+
+def test_a_line_on_one_screen(cli: Cli, way: Way) -> None:
+    publish(way, Decision.PASS, Decision.FAIL, Decision.NOT_JUDGED, Decision.PASS)
+    way.admit("cam2")
+    way.client.hset(
+        way.keys.workers, "w9", json.dumps({"host": "h", "models": {"default": 3}, "refused": {"x": "version 1: no"}})
+    )
+    shown = json.loads(cli("status", "--once", "--json").stdout)
+    assert shown["balances"]
+    one, two = shown["cameras"]
+    assert (one["camera"], one["admitted"], one["pass"], one["fail"], one["not_judged"]) == ("cam1", 4, 2, 1, 1)
+    assert (two["camera"], two["in_flight"]) == ("cam2", 1)
+    assert two["backlog_age_s"] > 0
+    (worker,) = shown["workers"]
+    assert (worker["name"], worker["alive"], worker["models"]) == ("w9", False, {"default": 3})
+    assert [verdict["id"] for verdict in shown["last_failed"]] == ["cam1:1:1"]
+    text = cli("status", "--once").stdout
+    for word in ("cam1", "cam2", "0 workers", "ledger balances", "dead", "refuses x", "cam1:1:1", "P-1"):
+        assert word in text
+    way.client.hincrby(way.keys.camera("cam1"), "admitted", 2)
+    assert "DOES NOT BALANCE" in cli("status", "--once", code=5).stdout
+
+
+def findings(cli: Cli, *words: str, code: int = 0) -> dict[str, tuple[str, str]]:
+    found = json.loads(cli("doctor", "--json", *words, code=code).stdout)
+    return {each["what"]: (each["level"], each["advice"]) for each in found}
+
+
+def test_doctor_finds_a_sound_installation_sound(cli: Cli, way: Way, tmp_path: Path) -> None:
+    found = findings(cli)
+    assert {what for what, (level, _) in found.items() if level == "fault"} == set()
+    assert {"disk", "device", "clocks", "version", "persistence", "eviction", "memory", "ledger"} <= set(found)
+    assert found["workers"][0] == "warning"
+    assert "gaussline fit" in found["models"][1]
+    assert "good" in cli("doctor").stdout
+
+
+@pytest.fixture
+def own() -> EmbeddedRedis:
+    """A server that may be spoilt."""
+    return EmbeddedRedis()
+
+
+def test_doctor_says_what_to_do_for_each_fault(own: EmbeddedRedis) -> None:
+    with own:
+        way = Way(own.url, "line1")
+        cli = Cli(own.url, "line1")
+        way.admit("cam1")
+        for name, value in (("appendonly", "no"), ("maxmemory-policy", "allkeys-lru")):
+            way.client.config_set(name, value)
+        way.client.config_set("maxmemory", int(way.client.info("memory")["used_memory"] / 0.9))
+        way.client.hincrby(way.keys.camera("cam1"), "admitted", 2)
+        found = findings(cli, "--metrics", "http://127.0.0.1:1/metrics", code=1)
+        for what, word in (
+            ("persistence", "appendonly yes"),
+            ("eviction", "noeviction"),
+            ("memory", "redis-memory"),
+            ("ledger", "ledger-imbalance"),
+            ("metrics http://127.0.0.1:1/metrics", "port"),
+        ):
+            assert found[what][0] == "fault", what
+            assert word in found[what][1]
+        way.close()
+    assert findings(cli, code=1)["Redis"][0] == "fault"

@@ -1,0 +1,242 @@
+"""`gaussline status`: a whole line on one screen."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from gaussline.worker.broker.line_state import LineReader, LineState
+from gaussline.worker.broker.verdicts import Verdicts
+from gaussline.worker.commands.console import err, out
+from gaussline.worker.commands.mistakes import IMBALANCE
+from gaussline.worker.commands.options import Json, Line, RedisUrl, open_line
+from gaussline.worker.commands.signals import on_signals
+from gaussline.worker.errors import BrokerError
+
+EPILOG = """Examples:
+
+  gaussline status
+
+  gaussline status --once --json | jq .cameras
+
+With --once it exits with 5 where the ledger does not balance."""
+FAILED_SHOWN = 5
+LOOKED_AT = 400
+"""Newest verdicts that are searched for failed frames."""
+OLD_S = 10.0
+
+
+def status(
+    once: Annotated[bool, typer.Option("--once", help="Print once and end.")] = False,
+    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2)] = 1.0,
+    redis_url: RedisUrl = None,
+    line: Line = None,
+    as_json: Json = False,
+) -> None:
+    """The line, live: cameras and their rates, backlog, workers and their versions, trials, last failed frames."""
+    opened = open_line(redis_url, line)
+    look = _Look(LineReader(opened.client, opened.line), Verdicts(opened.client, opened.line))
+    if once or as_json:
+        state, failed = look.now()
+        if as_json:
+            out().print_json(json.dumps(status_dict(state, look.rates, failed)))
+        else:
+            out().print(screen(state, look.rates, failed))
+        if not state.ledger.balances:
+            raise typer.Exit(IMBALANCE)
+        return
+    stopping = threading.Event()
+    with (
+        on_signals(lambda _: stopping.set(), lambda _: stopping.set()),
+        Live(console=out(), screen=out().is_terminal, auto_refresh=False) as live,
+    ):
+        while not stopping.is_set():
+            try:
+                state, failed = look.now()
+                live.update(screen(state, look.rates, failed), refresh=True)
+            except BrokerError as error:
+                live.update(Text(f"{error}; trying again", style="red"), refresh=True)
+            stopping.wait(every)
+    err().print("ended", highlight=False)
+
+
+class _Look:
+    """Looks at a line again and again, and knows what changed between two looks."""
+
+    def __init__(self, reader: LineReader, verdicts: Verdicts) -> None:
+        self._reader = reader
+        self._verdicts = verdicts
+        self._before: LineState | None = None
+        self.rates: dict[str, float] = {}
+
+    def now(self) -> tuple[LineState, list[dict[str, Any]]]:
+        state = self._reader.read()
+        if self._before is not None:
+            seconds = max(1e-3, (state.ledger.now_us - self._before.ledger.now_us) / 1e6)
+            judged = {row.camera: row.judged + row.not_judged for row in self._before.ledger.rows}
+            self.rates = {
+                row.camera: (row.judged + row.not_judged - judged.get(row.camera, 0)) / seconds
+                for row in state.ledger.rows
+            }
+        self._before = state
+        newest = self._verdicts.newest(LOOKED_AT)
+        return state, [verdict for verdict in newest if verdict["decision"] == "fail"][:FAILED_SHOWN]
+
+
+def screen(state: LineState, rates: dict[str, float], failed: list[dict[str, Any]]) -> Group:
+    """Everything on one screen."""
+    parts: list[Any] = [_headline(state), _cameras(state, rates), _workers(state)]
+    if any(pointer.channel != "stable" for pointer in state.pointers) or state.pins:
+        parts.append(_rollout(state))
+    if failed:
+        parts.append(_failed(failed))
+    return Group(*parts)
+
+
+def status_dict(state: LineState, rates: dict[str, float], failed: list[dict[str, Any]]) -> dict[str, Any]:
+    """The same, JSON-able."""
+    return {
+        "line": state.line,
+        "balances": state.ledger.balances,
+        "workers": [
+            {
+                "name": worker.name,
+                "alive": worker.alive,
+                "host": worker.host,
+                "runtime": worker.runtime,
+                "models": dict(worker.models),
+                "trials": dict(worker.trials),
+                "refused": dict(worker.refused),
+            }
+            for worker in state.workers
+        ],
+        "cameras": [
+            {
+                "camera": row.camera,
+                "rate": rates.get(row.camera),
+                "admitted": row.admitted,
+                "pass": row.passed,
+                "fail": row.failed,
+                "not_judged": row.not_judged,
+                "in_flight": row.in_flight,
+                "backlog_age_s": row.backlog_age_s,
+                "pending_age_s": state.pending[row.camera].age_s,
+                "silence_s": _silence_s(state, row.last_admitted_us),
+                "imbalance": row.imbalance,
+                "dropped": row.dropped,
+            }
+            for row in state.ledger.rows
+        ],
+        "pointers": {f"{each.model}/{each.channel}": each.version for each in state.pointers},
+        "pinned": sorted(state.pins),
+        "dead_letters": {count.reason.value: count.total for count in state.dead},
+        "subscribers": dict(state.subscribers),
+        "redis_memory_bytes": state.memory_bytes,
+        "redis_max_memory_bytes": state.memory_max_bytes,
+        "last_failed": failed,
+    }
+
+
+def _headline(state: LineState) -> Text:
+    text = Text()
+    text.append(f"line {state.line}", style="bold")
+    text.append(f"   {state.alive} workers", style="" if state.alive else "bold red")
+    text.append("   ledger balances" if state.ledger.balances else "   LEDGER DOES NOT BALANCE")
+    if not state.ledger.balances:
+        text.stylize("bold red", len(text) - 23)
+    memory = f"   Redis {state.memory_bytes / 1e6:.0f} MB"
+    if state.memory_max_bytes:
+        memory += f" of {state.memory_max_bytes / 1e6:.0f}"
+    text.append(memory)
+    lagging = [f"{name} {seconds:.0f} s" for name, seconds in state.subscribers.items() if seconds > OLD_S]
+    if lagging:
+        text.append(f"   behind: {', '.join(lagging)}", style="yellow")
+    dead = sum(count.letters for count in state.dead)
+    if dead:
+        text.append(f"   {dead} dead letters", style="yellow")
+    return text
+
+
+def _cameras(state: LineState, rates: dict[str, float]) -> Table:
+    table = Table(expand=True)
+    for name in (
+        "camera",
+        "frames/s",
+        "admitted",
+        "pass",
+        "fail",
+        "fail %",
+        "not judged",
+        "in flight",
+        "oldest s",
+        "silent s",
+    ):
+        table.add_column(name, justify="left" if name == "camera" else "right", no_wrap=True)
+    for row in state.ledger.rows:
+        rate = rates.get(row.camera)
+        share = f"{100 * row.failed / row.judged:.1f}" if row.judged else "–"
+        silence = _silence_s(state, row.last_admitted_us)
+        table.add_row(
+            row.camera if row.balances else f"[red]{row.camera} off by {row.imbalance}[/]",
+            "–" if rate is None else f"{rate:.1f}",
+            str(row.admitted),
+            str(row.passed),
+            str(row.failed),
+            share,
+            str(row.not_judged),
+            str(row.in_flight),
+            _aged(row.backlog_age_s),
+            "–" if silence is None else f"{silence:.0f}",
+        )
+    return table
+
+
+def _workers(state: LineState) -> Table:
+    table = Table(expand=True)
+    for name in ("worker", "state", "host", "runs", "judges by"):
+        table.add_column(name, no_wrap=name != "judges by")
+    for worker in state.workers:
+        versions = [f"{name} {version}" for name, version in {**worker.models, **worker.trials}.items()]
+        refused = [f"[red]refuses {name} {why}[/]" for name, why in worker.refused.items()]
+        alive = "alive" if worker.alive else "[red]dead[/]"
+        table.add_row(worker.name, alive, worker.host, worker.runtime, ", ".join(versions + refused))
+    return table
+
+
+def _rollout(state: LineState) -> Text:
+    said = [
+        f"{each.model}/{each.channel} at version {each.version}" for each in state.pointers if each.channel != "stable"
+    ]
+    said += [f"{pin.model} pinned to version {pin.version} by {pin.by}" for pin in state.pins.values()]
+    return Text("; ".join(said), style="cyan")
+
+
+def _failed(failed: list[dict[str, Any]]) -> Table:
+    table = Table(title="last failed frames", title_justify="left", expand=True)
+    for name in ("judged at (UTC)", "frame", "part", "score", "threshold", "p-value"):
+        table.add_column(name, no_wrap=True)
+    for verdict in failed:
+        table.add_row(
+            verdict["judged_at"][:19].replace("T", " "),
+            verdict["id"],
+            Text(verdict["part"] or "–"),
+            f"{verdict['score']:.1f}",
+            f"{verdict['threshold']:.1f}",
+            f"{verdict['p_value']:.4f}",
+        )
+    return table
+
+
+def _silence_s(state: LineState, last_us: int) -> float | None:
+    return max(0.0, (state.ledger.now_us - last_us) / 1e6) if last_us else None
+
+
+def _aged(seconds: float) -> str:
+    return f"[red]{seconds:.1f}[/]" if seconds > OLD_S else f"{seconds:.1f}"
