@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -55,10 +56,10 @@ def expressions(page: dict[str, Any]) -> list[str]:
 WORDS = [("check", "rules", "recording.yaml", "alerts.yaml"), ("test", "rules", "rules.test.yaml")]
 
 
-@needs_program("promtool", "prometheus")
+@needs_program("prometheus", "prometheus")
 @pytest.mark.parametrize("words", WORDS, ids=["check", "test"])
 def test_promtool_finds_nothing_wrong(words: tuple[str, ...]) -> None:
-    promtool = program("promtool", "prometheus")
+    promtool = Path(program("prometheus", "prometheus")).with_name("promtool")
     done = subprocess.run([promtool, *words], cwd=PROMETHEUS, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

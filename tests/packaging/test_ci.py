@@ -22,7 +22,7 @@ def checkout(clone: Path, bare: Path) -> Path:
     note = f'echo "$(basename "$0") $* CI=$CI data=${{GAUSSLINE_TEST_DATA:-none}}" >> "{bare}/calls"'
     for name, then in {
         "make": 'test ! -e "fail-$1"',
-        "apt-get": f'case "$*" in *install*) cp "$0" "{bare}/redis-server"; cp "$0" "{bare}/chromium";; esac',
+        "apt-get": f'case "$*" in *install*) for p in redis-server chromium prometheus; do cp "$0" "{bare}/$p"; done;; esac',
         "service": "exit 1",
         "id": "echo 0",
     }.items():
@@ -40,8 +40,9 @@ def test_ci_installs_what_is_missing_stops_its_service_and_runs_both_habits(chec
     assert result.returncode == 0, result.stderr
     assert steps(bare) == [
         "apt-get update -qq",
-        "apt-get install -y -qq --no-install-recommends redis-server chromium",
+        "apt-get install -y -qq --no-install-recommends redis-server chromium prometheus",
         "service redis-server stop",
+        "service prometheus stop",
         "make lint",
         "make test",
     ]
@@ -67,7 +68,10 @@ def test_ci_names_the_data_where_it_lies_beside_the_checkout(checkout: Path, bar
 def test_ci_gets_a_python_where_there_is_none(checkout: Path, bare: Path) -> None:
     (bare / "python3.12").unlink()
     told(checkout / ".ci" / "run", cwd=bare, PATH=str(bare), PYTHON="")
-    assert "apt-get install -y -qq --no-install-recommends redis-server chromium python3 python3-venv" in steps(bare)
+    assert (
+        "apt-get install -y -qq --no-install-recommends redis-server chromium prometheus python3 python3-venv"
+        in steps(bare)
+    )
 
 
 def test_every_program_that_a_test_asks_for_is_installed_by_ci() -> None:
