@@ -12,6 +12,8 @@ import pytest
 from tests.packaging.stand_ins import calls, fake_python, told
 from tests.support.repository import ROOT, listed_files
 
+PROGRAMS = "redis-server chromium prometheus"
+
 
 @pytest.fixture
 def checkout(clone: Path, bare: Path) -> Path:
@@ -22,7 +24,7 @@ def checkout(clone: Path, bare: Path) -> Path:
     note = f'echo "$(basename "$0") $* CI=$CI data=${{GAUSSLINE_TEST_DATA:-none}}" >> "{bare}/calls"'
     for name, then in {
         "make": 'test ! -e "fail-$1"',
-        "apt-get": f'case "$*" in *install*) for p in redis-server chromium prometheus; do cp "$0" "{bare}/$p"; done;; esac',
+        "apt-get": f'case "$*" in *install*) for p in {PROGRAMS}; do cp "$0" "{bare}/$p"; done; esac',
         "service": "exit 1",
         "id": "echo 0",
     }.items():
