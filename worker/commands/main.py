@@ -25,6 +25,12 @@ COMMANDS = {
     "worker": ("gaussline.worker.commands.worker", "worker", "Judge frames."),
     "produce": ("gaussline.producer.command", "produce", "Push frames of a folder, video, camera, or synthetic ones."),
     "verdicts": ("gaussline.worker.commands.verdicts", "verdicts", "Read and follow verdicts."),
+    "heatmap": ("gaussline.worker.commands.heatmap", "heatmap", "Where on a frame its score comes from."),
+    "verify": (
+        "gaussline.worker.commands.verify",
+        "verify",
+        "Score kept frames again and compare with their verdicts.",
+    ),
     "feedback": ("gaussline.worker.commands.feedback", "feedback", "Say of a frame that it is good or bad."),
     "parts": ("gaussline.worker.commands.parts", "parts", "One verdict a part, out of its frames' verdicts."),
     "ledger": ("gaussline.worker.commands.ledger", "ledger", "The balance of every camera."),
@@ -84,7 +90,7 @@ app = typer.Typer(
     """,
     epilog="""\b
     Exit codes: 0 done, 1 an expected mistake, 2 wrong usage, settings or source, 3 Redis cannot be reached,
-    4 a model or weights that do not fit, 5 the ledger does not balance, 130 Ctrl-C.
+    4 a model or weights that do not fit, 5 the ledger does not balance or a verdict is not confirmed, 130 Ctrl-C.
     """,
 )
 

@@ -1,7 +1,7 @@
 """How a command ends: an expected mistake is one plain line on standard error and an exit code, never a traceback.
 
 0  done                                4  a model, weights or backbone that does not fit
-1  any other expected mistake          5  the ledger does not balance
+1  any other expected mistake          5  the ledger does not balance, or a verdict is not confirmed
 2  wrong usage, settings or source   130  Ctrl-C (128 and the number of the signal)
 3  Redis cannot be reached
 """
@@ -13,6 +13,7 @@ import sys
 from gaussline.worker.errors import BrokerUnavailable, GausslineError, ModelError, SettingsError, SourceError
 
 IMBALANCE = 5
+UNCONFIRMED = 5
 INTERRUPTED = 130
 
 

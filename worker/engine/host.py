@@ -13,6 +13,7 @@ from gaussline.worker.broker.client import Redis, connect, time_us
 from gaussline.worker.broker.control import Control
 from gaussline.worker.broker.dead_letters import DeadLetters
 from gaussline.worker.broker.heartbeat import Heartbeat
+from gaussline.worker.broker.heat_maps import HeatMaps
 from gaussline.worker.broker.intake import Intake
 from gaussline.worker.broker.kept_folder import KeptFolder
 from gaussline.worker.broker.registry import Registry
@@ -24,15 +25,16 @@ from gaussline.worker.contract.trial import CANARY, SHADOW
 from gaussline.worker.engine.book import ModelBook, Page, first_model
 from gaussline.worker.engine.clock import RedisClock
 from gaussline.worker.engine.judge import BackboneJudge
+from gaussline.worker.engine.maps import MapDesk
 from gaussline.worker.engine.observer import Observer
+from gaussline.worker.engine.recheck import weights_for
 from gaussline.worker.engine.worker import Worker, WorkerConfig
-from gaussline.worker.errors import BrokerError, GausslineError, ModelError
+from gaussline.worker.errors import BrokerError, GausslineError
 from gaussline.worker.settings import Settings
 from gaussline.worker.vision.backbones import load_for
 from gaussline.worker.vision.features import FeatureExtractor
 from gaussline.worker.vision.runtime import RuntimeChoice, choose_runtime
 from gaussline.worker.vision.scorer import PreparedModel, Scorer
-from gaussline.worker.vision.weights import WeightsSource
 
 KEPT_INDEX_BYTES = 64 * 2**20
 """Most bytes of kept frames' verdicts in Redis where the frames lie elsewhere: about 50,000 frames."""
@@ -77,6 +79,7 @@ class Host:
         self._worker: Worker[Any] | None = None
         self._book: ModelBook[PreparedModel] | None = None
         self._heartbeat: Heartbeat | None = None
+        self._maps: MapDesk | None = None
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         self.runtime: RuntimeChoice | None = None
         self.clock: RedisClock | None = None
@@ -122,15 +125,7 @@ class Host:
         Raises GausslineError: a wrong weights file, a device that is not there, Redis away.
         """
         settings = self.settings
-        source: Any = settings.weights
-        if model.spec.random_weights:
-            if not settings.allow_random_weights:
-                raise ModelError(
-                    "the promoted model was fitted with random weights: its verdicts mean nothing, and only the demo "
-                    "and the tests may use it (GAUSSLINE_ALLOW_RANDOM_WEIGHTS)"
-                )
-            source = WeightsSource(random_seed=int(model.spec.weights_source.rsplit(":", 1)[-1]))
-        backbone = load_for(model.spec, source)
+        backbone = load_for(model.spec, weights_for(model.spec, settings))
         self.runtime = choose_runtime(
             backbone,
             device=settings.device,
@@ -149,6 +144,7 @@ class Host:
             lambda: book.page,
             write_features=settings.features != "off",
             allow_random=settings.allow_random_weights,
+            maps=self._map_desk(),
         )
         book = ModelBook(self.client, settings.line, judge.prepare, self._observer)
         book.refresh()
@@ -193,18 +189,41 @@ class Host:
             on_error=lambda error: self._observer.trouble("heartbeat", error),
         )
 
+    def _map_desk(self) -> MapDesk | None:
+        """Where failed frames get their heat maps; a compiled backbone does not give its maps away."""
+        settings = self.settings
+        assert self.runtime is not None
+        if settings.heat_maps == "off" or self.runtime.compiled:
+            return None
+        ring = self._ring(self._connect())
+        self._maps = MapDesk(ring.put, waiting=settings.heat_maps_queue_frames, observer=self._observer)
+        return self._maps
+
+    def _ring(self, client: Redis) -> HeatMaps:
+        return HeatMaps(
+            client,
+            self.settings.line,
+            max_bytes=self.settings.heat_maps_max_bytes,
+            max_age_s=self.settings.heat_maps_max_age_s,
+            writer=self.name,
+        )
+
     def run(self) -> int:
         """Serve until `stop`; the number of messages released undecided."""
         assert self._worker is not None
         assert self._heartbeat is not None
         self._heartbeat.start()
         self._watcher.start()
+        if self._maps is not None:
+            self._maps.start()
         try:
             if self._stopping.is_set():
                 self._worker.stop()
             return self._worker.run()
         finally:
             self._stopping.set()
+            if self._maps is not None:
+                self._maps.stop()
             self._heartbeat.stop()
 
     # --- what it tells -----------------------------------------------------------------------------------------------
@@ -249,6 +268,7 @@ class Host:
         """Beside the stages: turn the page when pointers move, trim what may go, follow Redis's clock."""
         client = self._connect()
         control = Control(client, self.settings.line)
+        ring = self._ring(client)
         letters, aged_s = DeadLetters(client, self.settings.line), float("-inf")
         assert self._book is not None
         assert self.clock is not None
@@ -267,6 +287,7 @@ class Host:
                 if time.monotonic() - aged_s >= AGE_S:
                     letters.age(self.settings.dead_max_age_s)
                     aged_s = time.monotonic()
+                ring.trim()
                 self._observer.turned("watch")
             except GausslineError as error:
                 self._observer.trouble("watch", error)

@@ -16,12 +16,13 @@ from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.verdict import Decision, Opinion, Reason
 from gaussline.worker.engine.book import Entry, Page
 from gaussline.worker.engine.judgement import Judgement, Timing
+from gaussline.worker.engine.maps import MapDesk
 from gaussline.worker.engine.prepare import Refusal
 from gaussline.worker.errors import ModelError
 from gaussline.worker.vision.decode import decode
-from gaussline.worker.vision.features import FeatureExtractor
+from gaussline.worker.vision.features import FeatureExtractor, Maps
 from gaussline.worker.vision.preprocess import preprocess_one, stack
-from gaussline.worker.vision.runtime import use_threads
+from gaussline.worker.vision.runtime import device_name, use_threads
 from gaussline.worker.vision.scorer import PreparedModel, Scorer
 
 FeatureShare = Callable[[str], bool]
@@ -35,6 +36,7 @@ class BackboneJudge:
         page: the book's current page.
         write_features: whether the features of judged frames are handed on.
         allow_random: accept models with random weights (demo and tests only).
+        maps: takes failed frames for their heat maps; None makes none.
     """
 
     extractor: FeatureExtractor
@@ -43,6 +45,7 @@ class BackboneJudge:
     page: Callable[[], Page[PreparedModel]]
     write_features: bool = False
     allow_random: bool = False
+    maps: MapDesk | None = None
 
     def prepare(self, model: Model) -> PreparedModel:
         """Check a model against the backbone, move it to the device, warm it up. Raises ModelError."""
@@ -78,8 +81,13 @@ class BackboneJudge:
         begin = time.perf_counter()
         judged = sorted(row for members in rows.values() for row in members)
         features: list[torch.Tensor] = []
+        levels: Maps | None = None
         if judged:
-            features = self.extractor.extract_tensors(stack([images[row] for row in judged]))
+            batch = stack([images[row] for row in judged])
+            if self.maps is None:
+                features = self.extractor.extract_tensors(batch)
+            else:
+                features, levels = self.extractor.extract_with_maps(batch)
             if self.extractor.runtime.device.startswith("cuda"):
                 torch.cuda.synchronize()
         middle = time.perf_counter()
@@ -89,8 +97,30 @@ class BackboneJudge:
             frames = [(cameras[row], identities[row]) for row in members]
             for row, judgement in zip(members, self._under(page, name, own, frames), strict=True):
                 outcomes[row] = judgement
+        if levels is not None:
+            self._explain(page, outcomes, identities, place, features, levels)
         decided = [outcome for outcome in outcomes if outcome is not None]
         return decided, Timing(middle - begin, time.perf_counter() - middle)
+
+    def _explain(
+        self,
+        page: Page[PreparedModel],
+        outcomes: list[Judgement | Refusal | None],
+        identities: Sequence[str],
+        place: dict[int, int],
+        features: list[torch.Tensor],
+        levels: Maps,
+    ) -> None:
+        """Offer the failed frames of a batch for their heat maps, and name the maps in their judgements."""
+        assert self.maps is not None
+        canaries = [entry for entry, _ in page.canaries.values()]
+        models = {entry.ref: entry.model for entry in (*page.entries.values(), *canaries)}
+        for row, index in place.items():
+            outcome = outcomes[row]
+            if isinstance(outcome, Judgement) and outcome.failed:
+                model = models[outcome.model]
+                named = self.maps.offer(identities[row], outcome.model, model, features, levels, index)
+                outcomes[row] = replace(outcome, heat_map=named)
 
     def _under(
         self, page: Page[PreparedModel], name: str, features: list[torch.Tensor], frames: list[tuple[str, str]]
@@ -137,6 +167,7 @@ class BackboneJudge:
                 backbone=spec.name,
                 spec_digest=spec.digest,
                 random_weights=spec.random_weights,
+                device=device_name(self.extractor.runtime.device),
                 features=tuple(level[row] for level in written) if written else None,
             )
             for row in range(len(scores))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Final
 
 import torch
@@ -97,6 +98,14 @@ def resolve_device(device: str) -> str:
     if found.type == "cuda" and not (torch.cuda.is_available() and (found.index or 0) < torch.cuda.device_count()):
         raise SettingsError(f"device = {device!r}: torch sees {torch.cuda.device_count()} CUDA devices here")
     return device
+
+
+@cache
+def device_name(device: str) -> str:
+    """What computes, as verdicts say it: `cpu AVX2`, or `cuda` and the name of the card."""
+    if device.startswith("cuda"):
+        return f"cuda {torch.cuda.get_device_name(torch.device(device))}"
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}"
 
 
 def choose_runtime(
