@@ -63,6 +63,11 @@ bench: environment ## The pipeline beside its peers, in one run; WEIGHTS=file BA
 	@$(BIN)/python -m bench.pipeline $(if $(BACKBONE),--backbone '$(BACKBONE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
 	  $(ARGS)
 
+.PHONY: bench-heatmaps
+bench-heatmaps: environment ## What heat maps cost the verdict path, at 5 % failed frames
+	@$(BIN)/python -m bench.heat_maps $(if $(BACKBONE),--backbone '$(BACKBONE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
+	  $(ARGS)
+
 .PHONY: clean
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) .build .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

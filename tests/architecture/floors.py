@@ -16,6 +16,7 @@ FLOORS = {
     "broker": 4,
     "engine": 5,
     "learning": 5,
+    "review": 6,
     "telemetry": 6,
     "commands": 7,
 }

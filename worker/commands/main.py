@@ -31,6 +31,7 @@ COMMANDS = {
         "verify",
         "Score kept frames again and compare with their verdicts.",
     ),
+    "review": ("gaussline.worker.commands.review", "review", "A page of kept frames to say good or bad of."),
     "feedback": ("gaussline.worker.commands.feedback", "feedback", "Say of a frame that it is good or bad."),
     "parts": ("gaussline.worker.commands.parts", "parts", "One verdict a part, out of its frames' verdicts."),
     "ledger": ("gaussline.worker.commands.ledger", "ledger", "The balance of every camera."),

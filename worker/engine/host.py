@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gaussline.worker.broker.client import Redis, connect, time_us
@@ -33,7 +34,7 @@ from gaussline.worker.errors import BrokerError, GausslineError
 from gaussline.worker.settings import Settings
 from gaussline.worker.vision.backbones import load_for
 from gaussline.worker.vision.features import FeatureExtractor
-from gaussline.worker.vision.runtime import RuntimeChoice, choose_runtime
+from gaussline.worker.vision.runtime import RuntimeChoice, choose_runtime, use_threads
 from gaussline.worker.vision.scorer import PreparedModel, Scorer
 
 KEPT_INDEX_BYTES = 64 * 2**20
@@ -196,7 +197,12 @@ class Host:
         if settings.heat_maps == "off" or self.runtime.compiled:
             return None
         ring = self._ring(self._connect())
-        self._maps = MapDesk(ring.put, waiting=settings.heat_maps_queue_frames, observer=self._observer)
+        self._maps = MapDesk(
+            ring.put,
+            waiting=settings.heat_maps_queue_frames,
+            observer=self._observer,
+            begin_thread=partial(use_threads, 1),
+        )
         return self._maps
 
     def _ring(self, client: Redis) -> HeatMaps:

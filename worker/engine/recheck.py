@@ -98,11 +98,12 @@ class Recheck:
             features = extractor.extract_tensors(stack([image]))
         distances = scorer.distances(features, prepared)
         score = model.combination.combine(distances)
+        levels = [cut.level for cut in model.spec.cuts]
         return Look(
             score=float(score[0]),
             p_value=float(model.working_point.p_value(score)[0]),
             failed=bool(model.working_point.fails(score)[0]),
-            level_scores=dict(zip(model.spec.levels, distances[0].tolist(), strict=True)),
+            level_scores=dict(zip(levels, model.combination.by_level(distances)[0].tolist(), strict=True)),
             device=device_name(self._device),
             numeric_mode=model.spec.numeric_mode,
             image=image.permute(1, 2, 0).contiguous().numpy(),
