@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from gaussline.worker.broker.kept_folder import KeptFolder
-from gaussline.worker.contract.frame import Frame, encode_batch
+from gaussline.worker.contract.frame import Frame, FrameBatch, encode_batch
+from gaussline.worker.engine.kept_outlet import PAUSE_S, KeptOutlet
+from gaussline.worker.engine.observer import Observer
 from gaussline.worker.errors import BrokerError, ContractError, NotFound
 
 
@@ -52,3 +54,41 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BrokerError, match="cannot be written"):
         KeptFolder(tmp_path / "file" / "kept", max_bytes=1, max_age_s=1)
+
+
+# --- a store that fails costs the picture, never the verdict ---------------------------------------------------------
+class _Store:
+    """Fails while it is told to."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.calls = 0
+
+    def put(self, frame_id: str, data: bytes) -> None:
+        self.calls += 1
+        if self.full:
+            raise BrokerError("no space left on device")
+
+    def get(self, frame_id: str) -> FrameBatch:
+        raise NotFound(frame_id)
+
+
+class _Troubles(Observer):
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+
+    def trouble(self, stage: str, error: BaseException) -> None:
+        self.stages.append(stage)
+
+
+def test_a_store_that_failed_is_left_alone_for_a_while_and_then_tried_again() -> None:
+    now, store, troubles = [0.0], _Store(), _Troubles()
+    outlet = KeptOutlet(store, troubles, lambda: now[0])
+    assert outlet.put("cam1:1:0", b"x")
+    store.full = True
+    assert not outlet.put("cam1:1:1", b"x")
+    store.full = False
+    assert not outlet.put("cam1:1:2", b"x"), "no time-out is waited for again and again"
+    assert (store.calls, troubles.stages) == (2, ["kept"])
+    now[0] = PAUSE_S
+    assert outlet.put("cam1:1:3", b"x")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gaussline.worker.broker.client import Redis, translated
-from gaussline.worker.broker.kept_folder import KeptFolder
+from gaussline.worker.broker.kept_store import KeptStore, open_kept_store
 from gaussline.worker.contract.frame import FrameBatch, decode_batch, parse_frame_id
 from gaussline.worker.contract.keys import Keys
 from gaussline.worker.contract.verdict import Verdict
@@ -29,18 +29,18 @@ class KeptFrames:
     """The kept frames of one line.
 
     Args:
-        folder: where their bytes are, None where they are in Redis.
+        store: where their bytes are, None where they are in Redis.
     """
 
-    def __init__(self, client: Redis, line: str, folder: KeptFolder | None = None) -> None:
+    def __init__(self, client: Redis, line: str, store: KeptStore | None = None) -> None:
         self._client = client
         self._keys = Keys(line)
-        self._folder = folder
+        self._store = store
 
     @classmethod
     def of(cls, settings: Settings, client: Redis) -> KeptFrames:
         """The kept frames of a line, in the store that its settings name. Raises SettingsError, BrokerError."""
-        return cls(client, settings.line, KeptFolder.of(settings))
+        return cls(client, settings.line, open_kept_store(settings))
 
     def list(self, count: int = 100, *, skip: int = 0) -> list[KeptFrame]:
         """The newest kept frames but `skip`, newest first."""
@@ -51,8 +51,8 @@ class KeptFrames:
     def get(self, frame_id: str) -> FrameBatch:
         """A frame batch of that one frame. Raises NotFound, saying that it was not kept or has expired."""
         parse_frame_id(frame_id)
-        if self._folder is not None:
-            return self._folder.get(frame_id)
+        if self._store is not None:
+            return self._store.get(frame_id)
         with translated("reading a kept frame"):
             data = self._client.get(self._keys.kept_blob(frame_id))
         if data is None:

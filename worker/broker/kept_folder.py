@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gaussline.worker.contract.frame import FrameBatch, decode_batch, parse_frame_id
-from gaussline.worker.errors import BrokerError, NotFound, SettingsError
-from gaussline.worker.settings import Settings
+from gaussline.worker.errors import BrokerError, NotFound
 
 SWEEP_S = 10.0
 """How often the bounds are enforced: listing a folder for every frame would cost more than the frame."""
@@ -40,16 +39,6 @@ class KeptFolder:
         except OSError as error:
             raise BrokerError(f"kept frames cannot be written to {folder}: {error.strerror or error}") from None
 
-    @classmethod
-    def of(cls, settings: Settings) -> KeptFolder | None:
-        """The folder that the settings name, None where kept frames go to Redis. Raises SettingsError, BrokerError."""
-        if settings.kept_store == "redis":
-            return None
-        if not settings.kept_store.startswith("file:///"):
-            raise SettingsError(f"kept_store = {settings.kept_store!r} is neither redis nor file:///a/folder")
-        folder = Path(settings.kept_store.removeprefix("file://"))
-        return cls(folder, max_bytes=settings.kept_max_bytes, max_age_s=settings.kept_max_age_s)
-
     def put(self, frame_id: str, data: bytes) -> None:
         """Write one frame, whole or not at all. Raises BrokerError where the folder cannot take it."""
         place = self._place(frame_id)
@@ -69,6 +58,8 @@ class KeptFolder:
             return decode_batch(self._place(frame_id).read_bytes())
         except FileNotFoundError:
             raise NotFound(f"frame {frame_id} is not kept in {self._folder}, or it has expired") from None
+        except OSError as error:
+            raise BrokerError(f"kept frame {self._place(frame_id)} cannot be read: {error.strerror or error}") from None
 
     def sweep(self) -> None:
         """Enforce the bounds, oldest first."""

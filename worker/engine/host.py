@@ -16,7 +16,7 @@ from gaussline.worker.broker.dead_letters import DeadLetters
 from gaussline.worker.broker.heartbeat import Heartbeat
 from gaussline.worker.broker.heat_maps import HeatMaps
 from gaussline.worker.broker.intake import Intake
-from gaussline.worker.broker.kept_folder import KeptFolder
+from gaussline.worker.broker.kept_store import open_kept_store
 from gaussline.worker.broker.registry import Registry
 from gaussline.worker.broker.settle import SettleBounds, Settler
 from gaussline.worker.broker.verdicts import trim_verdicts
@@ -26,6 +26,7 @@ from gaussline.worker.contract.trial import CANARY, SHADOW
 from gaussline.worker.engine.book import ModelBook, Page, first_model
 from gaussline.worker.engine.clock import RedisClock
 from gaussline.worker.engine.judge import BackboneJudge
+from gaussline.worker.engine.kept_outlet import KeptOutlet
 from gaussline.worker.engine.maps import MapDesk
 from gaussline.worker.engine.observer import Observer
 from gaussline.worker.engine.recheck import weights_for
@@ -151,6 +152,7 @@ class Host:
         book.refresh()
         self._book = book
         self.clock = RedisClock(lambda: time_us(self.client))
+        store = open_kept_store(settings)
         self._worker = Worker(
             # Each stage has its own connection: a blocking read of one must not hold up another's write.
             Intake(
@@ -179,7 +181,7 @@ class Host:
             ),
             now_us=self.clock,
             observer=self._observer,
-            kept_folder=KeptFolder.of(settings),
+            kept=None if store is None else KeptOutlet(store, self._observer),
         )
         self._heartbeat = Heartbeat(
             self._connect(),

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from gaussline.worker.broker.kept_folder import KeptFolder
 from gaussline.worker.broker.settle import Settler
 from gaussline.worker.engine.conclude import Concluder
 from gaussline.worker.engine.credit import Credit
 from gaussline.worker.engine.decided import Decided
+from gaussline.worker.engine.kept_outlet import KeptOutlet
 from gaussline.worker.engine.observer import Observer
 from gaussline.worker.engine.open_messages import OpenMessages
 from gaussline.worker.engine.outlet import Outlet
@@ -45,7 +45,7 @@ class SettleStage(Generic[Image]):
         now_us: Callable[[], int],
         observer: Observer,
         abandon: threading.Event,
-        kept_folder: KeptFolder | None = None,
+        kept: KeptOutlet | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settler = settler
@@ -56,7 +56,7 @@ class SettleStage(Generic[Image]):
         self._now_us = now_us
         self._observer = observer
         self._abandon = abandon
-        self._kept_folder = kept_folder
+        self._kept = kept
         self._monotonic = monotonic
 
     def run(self) -> None:
@@ -83,7 +83,7 @@ class SettleStage(Generic[Image]):
         while True:
             begin = self._monotonic()
             try:
-                verdicts, lost = publish(self._settler, self._concluder, works, self._kept_folder)
+                verdicts, lost = publish(self._settler, self._concluder, works, self._kept)
                 break
             except BrokerError as error:
                 self._observer.trouble("settle", error)

@@ -20,7 +20,6 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from gaussline.worker.broker.intake import Intake
-from gaussline.worker.broker.kept_folder import KeptFolder
 from gaussline.worker.broker.settle import Settler
 from gaussline.worker.contract.limits import MessageLimits
 from gaussline.worker.engine.batcher import Batcher
@@ -31,6 +30,7 @@ from gaussline.worker.engine.decided import Decided
 from gaussline.worker.engine.handover import Handover
 from gaussline.worker.engine.intake_stage import IntakeStage
 from gaussline.worker.engine.judgement import Judge
+from gaussline.worker.engine.kept_outlet import KeptOutlet
 from gaussline.worker.engine.observer import Observer
 from gaussline.worker.engine.open_messages import OpenMessages
 from gaussline.worker.engine.outlet import Outlet
@@ -82,7 +82,7 @@ class Worker(Generic[Image]):
         *,
         now_us: Callable[[], int],
         observer: Observer | None = None,
-        kept_folder: KeptFolder | None = None,
+        kept: KeptOutlet | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._broker_intake = intake
@@ -138,7 +138,7 @@ class Worker(Generic[Image]):
             now_us=now_us,
             observer=observer,
             abandon=self._abandon,
-            kept_folder=kept_folder,
+            kept=kept,
             monotonic=monotonic,
         )
         self._threads: list[threading.Thread] = []
