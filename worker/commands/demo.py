@@ -4,61 +4,57 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
-import subprocess
-import sys
+import socket
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from gaussline.worker.commands.child import Child
 from gaussline.worker.commands.console import err, out, progress
-from gaussline.worker.contract.clock import from_text
-from gaussline.worker.errors import BrokerError, GausslineError, WeightsUnavailable
+from gaussline.worker.commands.ledger import ledger_table
+from gaussline.worker.commands.outcome import Calibration, Outcome
+from gaussline.worker.contract.verdict import Decision
+from gaussline.worker.errors import BrokerError, FitError, GausslineError, WeightsUnavailable
 
-SEED = 7
-SYNTHETIC_GOOD, SYNTHETIC_BAD = 360, 120
+EPILOG = """Examples:
+
+  gaussline demo
+
+  gaussline demo --data parts/ --weights mobilenet_v2.pth --backbone mobilenet_v2
+
+  gaussline demo --frames 200 --keep-open
+
+Everything it starts, it stops, on Ctrl-C too. Settings of your own line (GAUSSLINE_…) play no part in it."""
+LINE = "demo"
+GOOD_PARTS, PARTS_A_DEFECT = 360, 30
 FIT_SHARE = 0.7
+RATE = 0.05
+START_S = 180.0
+"""Longest start of a worker: it imports torch and reads weights, on a machine that may be slow and busy."""
 STALL_S = 60.0
 """A line that gives no verdict for so long has failed; the demo says so instead of waiting for ever."""
 
 
-@dataclass(slots=True)
-class _Outcome:
-    """What the verdicts said of the frames whose labels are known."""
-
-    normal: list[float] = field(default_factory=list)
-    defective: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    decisions: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
-    latency_s: list[float] = field(default_factory=list)
-    first_us: int = 0
-    last_us: int = 0
-    random_weights: bool = False
-
-    def add(self, verdict: dict[str, Any]) -> None:
-        """Count one verdict. The part id begins with the label."""
-        label = verdict["part"].split("/", 1)[0]
-        self.decisions["good" if label == "good" else "defective", verdict["decision"]] += 1
-        captured, judged = from_text(verdict["captured_at"]), from_text(verdict["judged_at"])
-        self.latency_s.append((judged - captured) / 1e6)
-        self.first_us = min(self.first_us or captured, captured)
-        self.last_us = max(self.last_us, judged)
-        self.random_weights |= verdict["random_weights"]
-        if verdict["score"] is not None:
-            (self.normal if label == "good" else self.defective[label]).append(verdict["score"])
-
-    @property
-    def count(self) -> int:
-        """Verdicts counted."""
-        return len(self.latency_s)
+@dataclass(frozen=True, slots=True)
+class _Options:
+    data: Path | None
+    weights: Path | None
+    backbone: str
+    rate: float | None
+    numeric_mode: str
+    frames: int | None
+    pace: float | None
+    seed: int
+    keep_open: bool
 
 
 def demo(
@@ -70,182 +66,190 @@ def demo(
         Path | None, typer.Option(help="Your weights, a state-dict file. None takes torchvision's own.")
     ] = None,
     backbone: Annotated[str, typer.Option(help="Backbone.")] = "mobilenet_v2",
-    rate: Annotated[float, typer.Option(help="Stated false-positive rate.")] = 0.05,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Stated false-positive rate. (default: 0.05, or the least the images allow)"),
+    ] = None,
     numeric_mode: Annotated[str, typer.Option(help="float32, bfloat16 or tf32.")] = "float32",
     frames: Annotated[int | None, typer.Option(min=1, help="Push at most so many frames.")] = None,
     frames_per_second: Annotated[
-        float | None, typer.Option(help="Pace of the camera; none takes half of what the backbone was measured at.")
+        float | None,
+        typer.Option(min=0.1, help="Pace of the camera; none takes half of what the backbone was measured at."),
     ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of rendered parts, of every split and order.")] = 7,
+    keep_open: Annotated[
+        bool, typer.Option("--keep-open", help="Leave the line running at the end, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Show the main job, end to end, on this machine.
 
     Starts a private Redis, fits a model on normal frames, publishes it as version 1, starts a worker and a producer as
     processes of their own, pushes frames the fit has not seen, and follows the verdicts.
-
-    Example: gaussline demo --data parts/ --weights mobilenet_v2.pth --backbone mobilenet_v2
     """
+    options = _Options(data, weights, backbone, rate, numeric_mode, frames, frames_per_second, seed, keep_open)
     with contextlib.ExitStack() as stack:
         _stop_like_ctrl_c(stack)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gaussline-demo-")))
-        _demo(stack, folder, data, weights, backbone, rate, numeric_mode, frames, frames_per_second)
+        try:
+            _run(stack, folder, options)
+        finally:
+            _let_nothing_interrupt()
 
 
-def _demo(
-    stack: contextlib.ExitStack,
-    folder: Path,
-    data: Path | None,
-    weights: Path | None,
-    backbone: str,
-    rate: float,
-    numeric_mode: str,
-    frames: int | None,
-    frames_per_second: float | None,
-) -> None:
+def _run(stack: contextlib.ExitStack, folder: Path, options: _Options) -> None:
     from gaussline.worker.broker.embedded import EmbeddedRedis
     from gaussline.worker.broker.ledger import read_ledger
     from gaussline.worker.broker.registry import Registry
     from gaussline.worker.broker.verdicts import Verdicts
-    from gaussline.worker.commands.ledger import ledger_table
     from gaussline.worker.learning.dataset import read_dataset
     from gaussline.worker.learning.fit import FitOptions, fit_model
-    from gaussline.worker.learning.pipeline import BackboneOptions, read_features
+    from gaussline.worker.learning.pipeline import read_features
 
     with _step("starting Redis") as say:
         server = stack.enter_context(EmbeddedRedis())
         client = server.client()
-        said = client.info("server")
-        say(f"version {said['redis_version']}, append-only file, fsync every second, on a private socket")
-    if data is None:
-        with _step("rendering parts") as say:
-            data = folder / "parts"
-            _render(data)
-            say(f"{SYNTHETIC_GOOD} good, {SYNTHETIC_BAD} defective (scratch, spot, missing hole, blur), seed {SEED}")
-    dataset = read_dataset(data, need_defects=True)
-    split = dataset.split(FIT_SHARE, SEED)
-    with _step(f"loading {backbone}") as say:
-        try:
-            extractor = BackboneOptions(backbone, weights, numeric_mode=numeric_mode).open()
-        except WeightsUnavailable as error:
-            if weights is not None:
-                raise
-            err().print(f"  [yellow]{error}[/]", highlight=False)
-            err().print("  [bold red]Going on with RANDOM weights: every number of this run means nothing.[/]")
-            extractor = BackboneOptions(backbone, None, random_seed=SEED, numeric_mode=numeric_mode).open()
-        say(f"{extractor.spec.weights_source}, {extractor.spec.numeric_mode}, {extractor.runtime}")
+        say(f"version {client.info('server')['redis_version']}, append-only file, fsync every second, private socket")
+    dataset = read_dataset(options.data or _render(folder / "parts", options.seed))
+    split = dataset.split(FIT_SHARE, options.seed)
+    _note(
+        f"{len(split.train)} good parts to fit on; to push, unseen by the fit: {len(split.held_out)} good, "
+        f"{len(dataset.defective)} defective ({', '.join(dataset.defects) or 'none'})"
+    )
+    fitting = FitOptions(rate=_rate(options.rate, len(split.train)), seed=options.seed)
+    with _step(f"loading {options.backbone}") as say:
+        extractor = _open_backbone(options)
+        say(f"weights {extractor.spec.weights_source}, {extractor.spec.numeric_mode}, {extractor.runtime}")
+    begin = time.monotonic()
     with progress() as bar:
         task = bar.add_task("fitting", total=len(split.train))
         images = read_features(extractor, split.train, progress=lambda done: bar.advance(task, done))
-    model = fit_model(images.features, extractor.spec, FitOptions(rate=rate, seed=SEED), {"folder": dataset.root.name})
-    registry = Registry(client, "demo")
+    model = fit_model(images.features, extractor.spec, fitting, {"folder": dataset.root.name})
+    registry = Registry(client, LINE)
     version = registry.publish("default", model.to_artefact().data, by="demo", note="gaussline demo")
     registry.promote("default", version.number, by="demo")
-    err().print(
-        f"✓ version {version.number} published and promoted: fitted on {model.info['training_frames']} normal frames, "
-        f"working point from {model.info['calibration_frames']} others at a stated false-positive rate of {rate:.0%}",
-        highlight=False,
+    calibration = Calibration(fitting.rate, int(model.info["calibration_frames"]))
+    _done(
+        f"fitted on {model.info['training_frames']} good parts, working point at a stated false-positive rate of "
+        f"{fitting.rate:.3g} from {calibration.frames} others; published and promoted as version {version.number}",
+        begin,
     )
-    pushed = _stage_frames(folder / "push", [*split.held_out, *dataset.defective], frames)
-    measured = extractor.runtime.images_per_second or 40.0
-    pace = frames_per_second or max(1.0, 0.5 * measured)
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("GAUSSLINE_")},
-        "GAUSSLINE_REDIS_URL": server.url,
-        "GAUSSLINE_LINE": "demo",
-    }
-    worker_environment = {
-        **environment,
-        "GAUSSLINE_HTTP_PORT": "0",
-        "GAUSSLINE_LOG_LEVEL": "warning",
-        "GAUSSLINE_LOG_FORMAT": "text",
-        "GAUSSLINE_BATCH_MAX_FRAMES": str(extractor.runtime.batch_size),
-        "GAUSSLINE_ALLOW_RANDOM_WEIGHTS": str(extractor.spec.random_weights).lower(),
-        **({} if weights is None else {"GAUSSLINE_WEIGHTS": str(weights.resolve())}),
-    }
+    pushed = _stage(folder / "push", [*split.held_out, *dataset.defective], options)
+    pace = options.pace or max(1.0, 0.5 * (extractor.runtime.images_per_second or 40.0))
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("GAUSSLINE_")}
+    environment = plain | {"GAUSSLINE_REDIS_URL": server.url, "GAUSSLINE_LINE": LINE}
+    port = _free_port() if options.keep_open else 0
+    settings = environment | _worker_settings(extractor, options.weights, port)
     del extractor, images
-    verdicts = Verdicts(client, "demo")
     with _step("starting a worker") as say:
-        worker = _spawn(stack, ["worker"], worker_environment)
+        worker = stack.enter_context(Child("worker", ["worker"], settings))
         _wait_for_worker(client, worker)
         say(f"process {worker.pid}")
-    arguments = ["produce", str(folder / "push"), "--camera", "cam1", "--shuffle", "--quiet", "--json"]
-    arguments += ["--part-id", "{label}/{stem}", "--rate", f"{pace:.1f}", "--seed", str(SEED)]
-    producer = _spawn(stack, arguments, environment, subprocess.PIPE)
-    err().print(
-        f"✓ started a producer: process {producer.pid}, {pushed} frames at {pace:.0f} a second", highlight=False
-    )
-    outcome = _follow(verdicts, pushed, (worker, producer))
-    if producer.wait(STALL_S):
-        raise BrokerError(f"the producer ended with code {producer.returncode}")
-    ledger = read_ledger(client, "demo")
-    out().print(_table(outcome, rate))
-    out().print(_defects_table(outcome))
-    out().print(ledger_table(ledger, "demo"))
-    with _step("shutting down"):
-        worker.send_signal(signal.SIGTERM)
-        worker.wait(STALL_S)
+    with _step("starting a producer") as say:
+        arguments = ["produce", str(folder / "push"), "--camera", "cam1", "--shuffle", "--quiet", "--json"]
+        arguments += ["--part-id", "{label}/{stem}", "--rate", f"{pace:.1f}", "--seed", str(options.seed)]
+        producer = stack.enter_context(Child("producer", arguments, environment))
+        say(f"process {producer.pid}, {pushed} frames at {pace:.1f} a second")
+    outcome = _follow(Verdicts(client, LINE), pushed, (worker, producer))
+    producer.wait(STALL_S)
+    ledger = read_ledger(client, LINE)
+    for table in (outcome.table(calibration, pace), outcome.defects_table(), ledger_table(ledger, LINE)):
+        if table is not None:
+            out().print(table)
     if not ledger.balances or ledger.in_flight or outcome.count != pushed:
         raise BrokerError(
             f"{pushed} frames were pushed, {outcome.count} verdicts came, and the ledger says {ledger.rows}"
         )
+    if options.keep_open:
+        _keep_open(environment, port, worker)
+    with _step("shutting down"):
+        worker.end()
+        worker.check()
 
 
-def _render(folder: Path) -> None:
-    from gaussline.producer.sources.synthetic import SyntheticParts, write_folder
+def _render(folder: Path, seed: int) -> Path:
+    from gaussline.producer.sources.synthetic import DEFECTS, SyntheticParts, write_folder
 
-    write_folder(SyntheticParts(SEED), folder, good=SYNTHETIC_GOOD, defects=SYNTHETIC_BAD)
+    with _step("rendering parts") as say:
+        write_folder(SyntheticParts(seed), folder, good=GOOD_PARTS, defects=PARTS_A_DEFECT)
+        kinds = ", ".join(name.replace("_", " ") for name in DEFECTS)
+        say(f"{GOOD_PARTS} good, {PARTS_A_DEFECT} each with {kinds}; seed {seed}")
+    return folder
 
 
-def _stage_frames(folder: Path, samples: Sequence[Any], limit: int | None) -> int:
-    """A folder of links to the frames to push, labelled by their folders as the producer reads them."""
-    order = np.random.default_rng(SEED).permutation(len(samples))[:limit]
+def _rate(stated: float | None, good: int) -> float:
+    """The false-positive rate to ask for. Raises FitError where the one that was stated needs more images."""
+    from gaussline.worker.gaussian.calibration import frames_needed
+    from gaussline.worker.learning.fit import FitOptions
+
+    share = FitOptions().calibration_share
+    held = round(share * good)
+    rate = RATE if stated is None else stated
+    if held >= frames_needed(rate):
+        return rate
+    least = float(np.ceil(1000.0 / (held + 1)) / 1000.0)
+    if stated is not None or least >= 0.5:
+        raise FitError(
+            f"a false-positive rate of {rate:g} needs {frames_needed(rate)} calibration frames; {share:.0%} of the "
+            f"{good} good parts to fit on are {held}: give more good images"
+            + (f", or state a rate of at least {least:g}" if least < 0.5 else "")
+        )
+    _note(f"{held} calibration frames are too few for a false-positive rate of {RATE:g}: it is {least:g} in this run")
+    return least
+
+
+def _open_backbone(options: _Options) -> Any:
+    from gaussline.worker.learning.pipeline import BackboneOptions
+
+    try:
+        return BackboneOptions(options.backbone, options.weights, numeric_mode=options.numeric_mode).open()
+    except WeightsUnavailable as error:
+        if options.weights is not None:
+            raise
+        err().print(f"  {error}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        err().print("  Going on with RANDOM weights: every number of this run means nothing.", style="bold red")
+    return BackboneOptions(options.backbone, None, random_seed=options.seed, numeric_mode=options.numeric_mode).open()
+
+
+def _stage(folder: Path, samples: Sequence[Any], options: _Options) -> int:
+    """A folder of links to the frames to push, labelled by their folders as the producer reads them; how many."""
+    if not samples:
+        raise FitError("no image is left to push: the folder has no good part that the fit has not seen")
+    order = np.random.default_rng(options.seed).permutation(len(samples))[: options.frames]
     for number in order:
         sample = samples[number]
-        place = folder / "good" if sample.normal else folder / "bad" / sample.defect
+        place = folder / sample.defect if sample.normal else folder / "bad" / sample.defect
         place.mkdir(parents=True, exist_ok=True)
         (place / f"{number:05d}{sample.path.suffix}").symlink_to(sample.path.resolve())
     return len(order)
 
 
-def _spawn(
-    stack: contextlib.ExitStack, arguments: list[str], environment: dict[str, str], stdout: int | None = None
-) -> subprocess.Popen[bytes]:
-    """A gaussline process of its own, ended with the demo whatever happens."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gaussline.worker.commands.main", *arguments],
-        env=environment,
-        stdout=stdout,
-        start_new_session=True,  # a Ctrl-C is for the demo, which then stops everything in order
-    )
-    stack.callback(_end, process)
-    return process
+def _worker_settings(extractor: Any, weights: Path | None, port: int) -> dict[str, str]:
+    """What was measured here need not be measured again there."""
+    settings = {
+        "GAUSSLINE_HTTP_PORT": str(port),
+        "GAUSSLINE_LOG_LEVEL": "warning",
+        "GAUSSLINE_LOG_FORMAT": "text",
+        "GAUSSLINE_DEVICE": extractor.runtime.device,
+        "GAUSSLINE_BATCH_MAX_FRAMES": str(extractor.runtime.batch_size),
+        "GAUSSLINE_MEMORY_FORMAT": extractor.runtime.memory_format,
+        "GAUSSLINE_ALLOW_RANDOM_WEIGHTS": str(extractor.spec.random_weights).lower(),
+    }
+    return settings if weights is None else settings | {"GAUSSLINE_WEIGHTS": str(weights.resolve())}
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(10.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
-
-
-def _wait_for_worker(client: Any, worker: subprocess.Popen[bytes]) -> None:
+def _wait_for_worker(client: Any, worker: Child) -> None:
     from gaussline.worker.contract.keys import Keys
 
-    end = time.monotonic() + STALL_S
-    while not client.hlen(Keys("demo").workers):
-        if worker.poll() is not None:
-            raise GausslineError(f"the worker ended with code {worker.returncode}; see its message above")
+    end = time.monotonic() + START_S
+    while not client.hlen(Keys(LINE).workers):
+        worker.check()
         if time.monotonic() > end:
-            raise GausslineError(f"the worker was not ready within {STALL_S:.0f} s")
+            raise GausslineError(f"the worker was not ready within {START_S:.0f} s")
         time.sleep(0.05)
 
 
-def _follow(verdicts: Any, total: int, processes: tuple[subprocess.Popen[bytes], ...]) -> _Outcome:
-    outcome = _Outcome()
+def _follow(verdicts: Any, total: int, children: Sequence[Child]) -> Outcome:
+    outcome = Outcome()
     position, last_s = "0-0", time.monotonic()
     bar = Progress(
         TextColumn("{task.description}"),
@@ -264,73 +268,37 @@ def _follow(verdicts: Any, total: int, processes: tuple[subprocess.Popen[bytes],
                 outcome.add(verdict)
             if entries:
                 last_s = time.monotonic()
-                tally: dict[str, int] = defaultdict(int)
-                for (_, decision), count in outcome.decisions.items():
-                    tally[decision] += count
-                bar.update(
-                    task,
-                    completed=outcome.count,
-                    tally=f"{tally['pass']} pass, {tally['fail']} fail, {tally['not_judged']} not judged;",
-                )
-            worker, producer = processes
-            if worker.poll() is not None or producer.poll() not in (None, 0):
-                raise GausslineError("the worker or the producer ended early; see its message above")
+                tally = f"{outcome.of(Decision.PASS)} pass, {outcome.of(Decision.FAIL)} fail"
+                tally += f", {outcome.of(Decision.NOT_JUDGED)} not judged;"
+                bar.update(task, completed=outcome.count, tally=tally)
+            for child in children:
+                child.check()
             if time.monotonic() - last_s > STALL_S:
                 raise GausslineError(f"no verdict came for {STALL_S:.0f} s: {outcome.count} of {total}")
     return outcome
 
 
-def _table(outcome: _Outcome, rate: float) -> Table:
-    from gaussline.worker.gaussian.calibration import clopper_pearson
-    from gaussline.worker.gaussian.metrics import auroc
-
-    title = "what the line said"
-    if outcome.random_weights:
-        title += " – RANDOM WEIGHTS: these numbers mean nothing"
-    table = Table(title=title, show_header=False)
-    table.add_column("what")
-    table.add_column("value", justify="right")
-
-    def share(kind: str, decision: str) -> str:
-        total = sum(count for (k, _), count in outcome.decisions.items() if k == kind)
-        return f"{outcome.decisions[kind, decision]} of {total}"
-
-    defective = [score for scores in outcome.defective.values() for score in scores]
-    seconds = (outcome.last_us - outcome.first_us) / 1e6
-    p50, p99 = np.quantile(outcome.latency_s, [0.5, 0.99])
-    judged = sum(count for (_, decision), count in outcome.decisions.items() if decision != "not_judged")
-    table.add_row("frames", str(outcome.count))
-    table.add_row("pass / fail / not judged", " / ".join(_tally(outcome, d) for d in ("pass", "fail", "not_judged")))
-    table.add_row("good parts that passed", share("good", "pass"))
-    if outcome.normal:
-        failed = outcome.decisions["good", "fail"]
-        low, high = clopper_pearson(failed, len(outcome.normal))
-        realised = failed / len(outcome.normal)
-        table.add_row(
-            f"false-positive rate (stated {rate:.1%})", f"{realised:.1%}, 95 % interval {low:.1%} … {high:.1%}"
-        )
-    table.add_row("defective parts that failed", share("defective", "fail"))
-    if outcome.normal and defective:
-        table.add_row("image AUROC", f"{auroc(outcome.normal, defective):.4f}")
-    table.add_row("frames a second", f"{judged / seconds:.1f}" if seconds > 0 else "–")
-    table.add_row("capture to verdict, p50 / p99", f"{1000 * p50:.0f} / {1000 * p99:.0f} ms")
-    return table
+def _keep_open(environment: Mapping[str, str], port: int, worker: Child) -> None:
+    """Leave the line to whoever wants to look at it."""
+    url = shlex.quote(environment["GAUSSLINE_REDIS_URL"])
+    _note("the line stays open until Ctrl-C; in another terminal:")
+    for text in (
+        f"export GAUSSLINE_REDIS_URL={url} GAUSSLINE_LINE={LINE}",
+        "gaussline verdicts --since 1h --only fail",
+        "gaussline produce --camera cam2 synthetic --rate 5",
+        f"curl http://127.0.0.1:{port}/metrics",
+    ):
+        err().print(f"    {text}", highlight=False, markup=False, soft_wrap=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        while worker.running:
+            time.sleep(0.2)
+    worker.check()
 
 
-def _tally(outcome: _Outcome, decision: str) -> str:
-    return str(sum(count for (_, d), count in outcome.decisions.items() if d == decision))
-
-
-def _defects_table(outcome: _Outcome) -> Table:
-    from gaussline.worker.gaussian.metrics import auroc
-
-    table = Table(title="by defect" + (" – RANDOM WEIGHTS" if outcome.random_weights else ""))
-    for column in ("defect", "frames", "AUROC"):
-        table.add_column(column, justify="left" if column == "defect" else "right")
-    for name, scores in sorted(outcome.defective.items()):
-        value = f"{auroc(outcome.normal, scores):.4f}" if outcome.normal else "–"
-        table.add_row(name, str(len(scores)), value)
-    return table
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -338,10 +306,22 @@ def _step(name: str) -> Iterator[Any]:
     """One step of the demo: said when it begins, ticked off with its time when it is done."""
     notes: list[str] = []
     begin = time.monotonic()
-    with err().status(f"{name} …"):
+    if err().is_terminal:
+        with err().status(f"{name} …"):
+            yield notes.append
+    else:
+        _note(f"{name} …")
         yield notes.append
-    note = f": {notes[0]}" if notes else ""
-    err().print(f"✓ {name}{note} ({time.monotonic() - begin:.1f} s)", highlight=False, markup=False)
+    _done(": ".join((name, *notes)), begin)
+
+
+def _done(text: str, begin: float) -> None:
+    seconds = time.monotonic() - begin
+    err().print(f"✓ {text} ({seconds:.1f} s)", highlight=False, markup=False, soft_wrap=True)
+
+
+def _note(text: str) -> None:
+    err().print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _stop_like_ctrl_c(stack: contextlib.ExitStack) -> None:
@@ -350,5 +330,12 @@ def _stop_like_ctrl_c(stack: contextlib.ExitStack) -> None:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    stack.callback(signal.signal, signal.SIGTERM, before)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        stack.callback(signal.signal, number, signal.getsignal(number))
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _let_nothing_interrupt() -> None:
+    """An impatient second Ctrl-C must not leave half of it behind; what is stopped now ends in bounded time."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
