@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from gaussline.worker.engine.draw import Draw
+from tests.broker.way import Way
 from tests.commands.workers import start_worker
 from tests.support.cli import Cli
+from tests.support.waiting import eventually
 
 
 def test_fit_makes_a_version_and_refuses_what_cannot_hold(cli: Cli, parts: Path, tmp_path: Path) -> None:
@@ -26,6 +28,10 @@ def test_fit_makes_a_version_and_refuses_what_cannot_hold(cli: Cli, parts: Path,
     wrong = cli(*base[:-1], "features.77", "--rate", "0.1", code=1, **settings)
     assert "features.77" in wrong.stderr
     assert "no folder" in cli("fit", str(tmp_path / "nowhere"), code=2).stderr
+    assert "model name 'a/b'" in cli(*base, "--name", "a/b", code=1).stderr
+    assert "--seed" in cli(*base, "--seed", "-1", code=2).stderr
+    nowhere = str(tmp_path / "no" / "folder")
+    assert "is no folder" in cli(*base, "--output", nowhere, code=2).stderr
 
 
 def test_a_fit_from_recorded_events_and_frames_kept_in_a_folder(
@@ -64,3 +70,15 @@ def test_a_fit_from_recorded_events_and_frames_kept_in_a_folder(
     odd = {"GAUSSLINE_KEPT_STORE": "s3:/bucket", "GAUSSLINE_ALLOW_RANDOM_WEIGHTS": "true", "GAUSSLINE_HTTP_PORT": "0"}
     wrong = cli("worker", code=2, env=odd)
     assert "kept_store" in wrong.stderr
+
+
+def test_a_full_store_of_kept_frames_holds_up_no_verdict(cli: Cli, way: Way, model_file: Path, parts: Path) -> None:
+    cli("models", "import", str(model_file))
+    cli("models", "promote", "default", "1")
+    # A device that is always full, in the place of a disk.
+    worker = start_worker(cli, GAUSSLINE_KEEP_PASS_SHARE="1", GAUSSLINE_KEPT_STORE="file:///proc/self")
+    cli("produce", str(parts / "good"), "--camera", "cam1", "--quiet")
+    eventually(lambda: len(way.verdict_ids()) == 40, what="forty verdicts")
+    assert not any(json.loads(line)["kept"] for line in cli("verdicts", "--json").stdout.splitlines())
+    assert worker.metric("gaussline_troubles_total", stage="kept") > 0
+    assert "is not kept" in cli("kept", "get", "cam1:1:7", "--output", "x", code=1).stderr

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import getpass
 import json
-import os
 from pathlib import Path
+
+import pytest
 
 from tests.support.cli import Cli
 
@@ -71,10 +73,12 @@ def test_mistakes_are_one_line_and_change_nothing(cli: Cli, model_file: Path, tm
     assert len(json.loads(cli("models", "list", "--json").stdout)) == 1
 
 
-def test_somebody_without_a_name_may_promote(cli: Cli, model_file: Path, tmp_path: Path) -> None:
+def test_somebody_without_a_name_may_promote(cli: Cli, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container's user is a bare number: the system knows no login name for it."""
-    nobody = tmp_path / "sitecustomize.py"
-    nobody.write_text("import getpass\ndef none(): raise KeyError('uid not found')\ngetpass.getuser = none\n", "utf-8")
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    made = json.loads(cli("models", "import", str(model_file), "--json", PYTHONPATH=path).stdout)
+
+    def nobody() -> str:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    made = json.loads(cli("models", "import", str(model_file), "--json").stdout)
     assert made["by"] == "unknown"

@@ -28,7 +28,7 @@ def fitted(cli: Cli, model_file: Path) -> Cli:
 
 def test_a_frame_goes_its_whole_way(fitted: Cli, parts: Path) -> None:
     cli = fitted
-    worker = start_worker(cli)
+    worker = start_worker(cli, fresh=True)
     cli("subscribers", "register", "mes")
     sent = json.loads(cli("produce", str(parts / "good"), "--camera", "cam1", "--part-id", "{stem}", "--json").stdout)
     assert sent["admitted"] == 40
@@ -93,13 +93,6 @@ def test_before_the_first_model_it_waits_and_says_so(cli: Cli, model_file: Path)
     assert worker.end(signal.SIGINT) == 0
 
 
-def test_stopped_while_it_waits_it_ends_at_once(cli: Cli) -> None:
-    worker = start_worker(cli, ready=False)
-    worker.says("started")
-    assert worker.end(signal.SIGTERM, within_s=10.0) == 0
-    worker.says("stopped")
-
-
 def test_what_cannot_be_judged_is_logged_and_counted_not_lost(fitted: Cli, way: Way) -> None:
     worker = start_worker(fitted)
     for _ in range(5):
@@ -114,6 +107,10 @@ def test_what_cannot_be_judged_is_logged_and_counted_not_lost(fitted: Cli, way: 
 def test_random_weights_are_refused_unless_somebody_allowed_them(fitted: Cli) -> None:
     refused = fitted("worker", code=4, GAUSSLINE_HTTP_PORT="0")
     assert "random" in refused.stderr
+
+
+def test_a_device_that_is_none_is_told_before_any_model_is_there(cli: Cli) -> None:
+    assert "none of auto, cpu, cuda" in cli("worker", "--device", "tpu", code=2, GAUSSLINE_HTTP_PORT="0").stderr
 
 
 def test_check_says_everything_that_is_wrong_and_starts_nothing(fitted: Cli, way: Way) -> None:

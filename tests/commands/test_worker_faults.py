@@ -14,7 +14,7 @@ import pytest
 from gaussline.worker.broker.client import connect
 from gaussline.worker.broker.embedded import EmbeddedRedis
 from tests.broker.way import Way
-from tests.commands.workers import QUICK, start_worker
+from tests.commands.workers import start_worker
 from tests.support.cli import Cli
 from tests.support.waiting import eventually
 
@@ -78,15 +78,14 @@ def test_a_redis_that_is_not_there_yet_is_waited_for_where_that_is_asked(tmp_pat
     server = EmbeddedRedis()
     cli = Cli(server.url, "line1")
     try:
-        worker = cli.start("worker", "--connect-for", "60", **QUICK)
-        assert worker.stderr is not None
-        assert json.loads(worker.stderr.readline())["event"] == "started"
+        worker = start_worker(cli, "--connect-for", "60", ready=False)
+        worker.says("started")
         server.start()
         client = connect(server.url)
         eventually(lambda: client.info("clients")["blocked_clients"] > 0, what="a worker that waits for a model")
         client.close()
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(20) == 0
+        assert worker.end(signal.SIGTERM, within_s=10.0) == 0
+        worker.says("stopped")
     finally:
         cli.close()
         server.stop()
@@ -102,7 +101,7 @@ def test_a_password_comes_from_its_file_and_is_never_written(tmp_path: Path) -> 
         assert "refused the login" in cli("ledger", code=3).stderr
         settings = {"GAUSSLINE_REDIS_PASSWORD_FILE": str(file)}
         assert "no camera" in cli("ledger", env=settings).stdout
-        worker = start_worker(cli, ready=False, **settings)
+        worker = start_worker(cli, ready=False, env=settings)
         eventually(lambda: "no model" in worker.get("/readyz")[1], what="a worker that waits for a model")
         server.kill()
         worker.says("trouble, trying again")

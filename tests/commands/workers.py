@@ -7,10 +7,12 @@ import subprocess
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.support.cli import Cli
+from tests.support.forked import ForkedCommand
 
 QUICK = {
     "GAUSSLINE_ALLOW_RANDOM_WEIGHTS": "true",
@@ -25,7 +27,7 @@ QUICK = {
 class WorkerProcess:
     """One worker. Its log is read in a thread, so that it never blocks on a full pipe."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | ForkedCommand
     log: list[dict[str, Any]] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
     _came: threading.Condition = field(default_factory=threading.Condition)
@@ -77,9 +79,17 @@ class WorkerProcess:
         return self.process.wait(within_s)
 
 
-def start_worker(cli: Cli, *, ready: bool = True, **settings: str) -> WorkerProcess:
-    """A worker of the line, ended with the test."""
-    worker = WorkerProcess(cli.start("worker", **QUICK | settings))
+def start_worker(
+    cli: Cli,
+    *arguments: str,
+    ready: bool = True,
+    fresh: bool = False,
+    env: Mapping[str, str] | None = None,
+    **settings: str,
+) -> WorkerProcess:
+    """A worker of the line, ended with the test; in a `fresh` interpreter, or forked off one that has torch loaded."""
+    start = cli.start if fresh else cli.fork
+    worker = WorkerProcess(start("worker", *arguments, **QUICK | dict(env or {}) | settings))
     threading.Thread(target=worker.read, daemon=True).start()
     if ready:
         worker.says("ready")

@@ -31,6 +31,9 @@ COMPILE_TOLERANCE: Final = 1e-5
 """Largest distance of compiled from plain features, relative to the level's norm."""
 Forward = Callable[[torch.Tensor], list[torch.Tensor]]
 
+LONGEST_S: Final = 0.6
+"""Longest measurement of one way to run: where little is left open, more time tells nothing more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -205,7 +208,7 @@ class _Probe:
     def __init__(self, backbone: Backbone, device: str, seconds: float, clock: Callable[[], float]) -> None:
         self._backbone = backbone
         self._device = device
-        self._seconds = seconds
+        self._seconds = min(seconds, LONGEST_S)
         self._clock = clock
         self.measured: list[Measurement] = []
 
