@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 
 JPEG_QUALITY: Final = 95
 HEADER_BYTES: Final = 12
-SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+ENCODING_OF: Final = {
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".png": "png",
+    ".bmp": "bmp",
+    ".webp": "webp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+}
+SUFFIXES: Final = frozenset(ENCODING_OF)
 PIXEL_ENCODINGS: Final = ("raw", "png", "jpeg")
 _DEFAULT_LIMITS: Final = ImageLimits()
 

@@ -26,7 +26,7 @@ Bytes = Annotated[int, Field(gt=0)]
 
 
 class Settings(BaseSettings):
-    """Every setting of every process; docs/settings.md is generated from it."""
+    """Every setting of every process; `gaussline settings` prints them."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
@@ -92,7 +92,9 @@ class Settings(BaseSettings):
 
     # --- what is kept ------------------------------------------------------------------------------------------------
     keep_pass_share: float = Field(0.01, ge=0, le=1, description="Share of passed frames whose bytes are kept.")
-    kept_store: str = Field("redis", description="Where kept frames go: redis, or file:///a/folder.")
+    kept_store: str = Field(
+        "redis", description="Where kept frames go: redis, file:///a/folder, or s3://bucket/prefix?endpoint=…&region=…"
+    )
     kept_max_bytes: Bytes = Field(256 * 2**20, description="Bound of the kept frames in bytes; the oldest go first.")
     kept_max_age_s: Seconds = Field(7 * 86_400.0, description="Bound of the kept frames in age.")
     dead_max_bytes: Bytes = Field(64 * 2**20, description="Bound of the dead letters of one reason in bytes.")

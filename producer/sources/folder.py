@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from gaussline.producer.image import SUFFIXES, read_image
+from gaussline.producer.image import ENCODING_OF, HEADER_BYTES, SUFFIXES, read_image, sniff
 from gaussline.producer.shot import Shot
 from gaussline.worker.contract.limits import ImageLimits
 from gaussline.worker.errors import SourceError
@@ -60,7 +60,12 @@ class Folder:
             if self._shuffle:
                 Random(f"{self._seed}:{turn}").shuffle(order)
             for path in order:
-                yield Shot(read_image(path, self._limits), label=label_of(path, self.root), name=self._name(path))
+                data = read_image(path, self._limits)
+                # A broken file is sent as what its name says: the worker tells what is wrong, and the others follow.
+                encoding = sniff(data[:HEADER_BYTES]) or ENCODING_OF.get(path.suffix.lower())
+                if encoding is None:
+                    raise SourceError(f"{path} is no image: {', '.join(sorted(SUFFIXES))} are")
+                yield Shot(data, encoding=encoding, label=label_of(path, self.root), name=self._name(path))
             turn += 1
             if not self.loop:
                 return
@@ -79,8 +84,8 @@ class Folder:
         except OSError as error:
             raise SourceError(f"folder {self.root} cannot be read: {error.strerror or error}") from None
         if not paths:
-            where = "or in the folders inside" if recursive else "(folders inside are not looked into)"
-            raise SourceError(f"folder {self.root} holds no images {where}: {', '.join(sorted(SUFFIXES))}")
+            where = "nor do the folders inside it" if recursive else "and the folders inside are not looked into"
+            raise SourceError(f"folder {self.root} holds no images, {where} ({', '.join(sorted(SUFFIXES))})")
         return paths
 
     def _wanted(self, path: Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gaussline.producer.image import to_wire
 from gaussline.producer.sources.folder import Folder
 from gaussline.worker.contract.limits import ImageLimits
 from gaussline.worker.errors import LimitExceeded, SourceError
@@ -90,15 +91,26 @@ def test_it_stays_in_the_folder_where_it_is_asked_to(tmp_path: Path) -> None:
 
 
 def test_one_file_is_a_folder_of_one(tmp_path: Path) -> None:
-    build(tmp_path, ["a.dat"])
-    (shot,) = Folder(tmp_path / "a.dat")
-    assert (shot.name, shot.image) == ("a.dat", b"a.dat")
+    build(tmp_path, ["a.dat", "b.png"])
+    (shot,) = Folder(tmp_path / "b.png")
+    assert (shot.name, shot.image) == ("b.png", b"b.png")
+    with pytest.raises(SourceError, match=r"a\.dat is no image"):
+        list(Folder(tmp_path / "a.dat"))
+    (tmp_path / "a.dat").write_bytes(b"BM and so on")
+    assert [shot.encoding for shot in Folder(tmp_path / "a.dat")] == ["bmp"]
+
+
+def test_a_broken_file_is_sent_as_what_its_name_says_and_stops_nothing(tmp_path: Path) -> None:
+    build(tmp_path, ["a.png", "b.jpg", "c.png"])
+    (tmp_path / "b.jpg").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert [shot.encoding for shot in Folder(tmp_path)] == ["png", "png", "png"]
+    assert to_wire(b"a.png", "png").encoding == "png"
 
 
 def test_mistakes_are_said(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="nothing of this name"):
         Folder(tmp_path / "none")
-    with pytest.raises(SourceError, match="holds no images or in the folders inside"):
+    with pytest.raises(SourceError, match="holds no images, nor do the folders inside it"):
         Folder(tmp_path)
     build(tmp_path, ["inner/b.png"])
     with pytest.raises(SourceError, match="not looked into"):

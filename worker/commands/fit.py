@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,9 @@ import typer
 from rich.table import Table
 
 from gaussline.worker.commands.console import err, out, progress
-from gaussline.worker.settings import Settings
+from gaussline.worker.commands.options import load_settings, who, write_file
+from gaussline.worker.contract.keys import check_name
+from gaussline.worker.errors import SourceError
 
 
 def fit(
@@ -44,7 +45,7 @@ def fit(
     numeric_mode: Annotated[
         str, typer.Option(help="float32, bfloat16 or tf32; it belongs to the model, and workers compute in it.")
     ] = "float32",
-    seed: Annotated[int, typer.Option(help="Seed of the draw of calibration frames.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw of calibration frames.")] = 0,
     promote: Annotated[bool, typer.Option("--promote", help="Point the stable channel at the new version.")] = False,
     note: Annotated[str, typer.Option(help="Why; it stands in the version's record.")] = "",
     by: Annotated[str, typer.Option(help="Who; it stands in the version's record.")] = "",
@@ -76,7 +77,8 @@ def fit(
     from gaussline.worker.learning.pipeline import BackboneOptions, read_features
     from gaussline.worker.learning.recorded import read_recorded
 
-    settings = Settings.load(redis_url=redis_url, line=line)
+    settings = load_settings(redis_url=redis_url, line=line)
+    check_name("model", name)  # before minutes are spent on a fit that nobody could store
     options = FitOptions(
         rate=rate,
         calibration_share=calibration_share,
@@ -88,7 +90,10 @@ def fit(
     )
     client: Any = None
     registry = None
-    if output is None:
+    if output is not None:
+        if not output.parent.is_dir():
+            raise SourceError(f"{output} cannot be written: {output.parent} is no folder")
+    else:
         client = connect(settings.redis_url.get_secret_value(), timeout_s=settings.redis_timeout_s)
         registry = Registry(client, settings.line)
         registry.models()  # before minutes are spent on a fit that nobody can store
@@ -139,14 +144,13 @@ def fit(
     }
     if registry is None:
         assert output is not None
-        output.write_bytes(artefact.data)
+        write_file(output, artefact.data)
         result["file"] = str(output)
     else:
-        who = by or getpass.getuser()
-        version = registry.publish(name, artefact.data, by=who, note=note, report=text)
+        version = registry.publish(name, artefact.data, by=who(by), note=note, report=text)
         result["version"] = version.number
         if promote:
-            registry.promote(name, version.number, by=who, note=note)
+            registry.promote(name, version.number, by=who(by), note=note)
         result["promoted"] = promote
     if as_json:
         out().print_json(json.dumps(result))

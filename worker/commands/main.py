@@ -39,6 +39,7 @@ COMMANDS = {
     "subscribers": ("gaussline.worker.commands.subscribers", "app", "Durable cursors: list, register, unregister."),
     "kept": ("gaussline.worker.commands.kept", "app", "Kept frames: list, get."),
     "dead": ("gaussline.worker.commands.dead", "app", "Dead letters: list, show, get, retry, drop."),
+    "settings": ("gaussline.worker.commands.settings", "settings", "Every setting, its value here, and what it means."),
 }
 _NEEDS_WORKER = ("torch", "torchvision", "scipy", "prometheus_client")
 

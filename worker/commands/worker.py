@@ -120,7 +120,9 @@ def _serve(settings: Settings, connect_for_s: float) -> None:
     from gaussline.worker.telemetry.logs import LogObserver, configure
     from gaussline.worker.telemetry.metrics import Metrics
     from gaussline.worker.telemetry.server import HealthServer
+    from gaussline.worker.vision.runtime import resolve_device
 
+    resolve_device(settings.device)  # now, not when the first model is promoted
     name = worker_name(settings)
     logger = configure(settings.log_level, settings.log_format, secrets=secrets_of(settings))
     logging.captureWarnings(True)
