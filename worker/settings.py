@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     # --- what is kept ------------------------------------------------------------------------------------------------
     keep_pass_share: float = Field(0.01, ge=0, le=1, description="Share of passed frames whose bytes are kept.")
     kept_store: str = Field(
-        "redis", description="Where kept frames go: redis, file:///a/folder, or s3://bucket/prefix?endpoint=…&region=… in the URL."
+        "redis", description="Where kept frames go: redis, file:///a/folder, or s3://bucket/prefix?endpoint=…."
     )
     kept_max_bytes: Bytes = Field(256 * 2**20, description="Bound of the kept frames in bytes; the oldest go first.")
     kept_max_age_s: Seconds = Field(7 * 86_400.0, description="Bound of the kept frames in age.")
