@@ -33,7 +33,7 @@ def judged(cli: Cli, model_file: Path, folder: Path, frames: int, **settings: st
     """A line that has judged a folder, and its verdicts."""
     cli("models", "import", str(model_file), "--by", "ada")
     cli("models", "promote", "default", "1", "--by", "ada")
-    worker = start_worker(cli, ready=True, **{"GAUSSLINE_KEEP_PASS_SHARE": "1"} | settings)
+    worker = start_worker(cli, env={"GAUSSLINE_KEEP_PASS_SHARE": "1"} | settings)
     cli("produce", str(folder), "--camera", "cam1", "--quiet")
     read = cli("verdicts", "--follow", "--json", "--group", "mes", "--limit", str(frames))
     return worker, [json.loads(line) for line in read.stdout.splitlines()]
