@@ -25,6 +25,7 @@ def main(url: str, line: str, name: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     heartbeat = Heartbeat(connect(url), line, name, period_s=0.1)
     heartbeat.start()
+    print("ready", flush=True)
     worker.run()
     heartbeat.stop()
 

@@ -238,7 +238,9 @@ def test_killed_at_any_moment_lanes_lose_and_double_nothing(server: EmbeddedRedi
     started: list[subprocess.Popen[bytes]] = []
 
     def start(name: str) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([sys.executable, "-m", "tests.engine.lane_worker", server.url, way.line, name])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.engine.lane_worker", server.url, way.line, name], stdout=subprocess.PIPE
+        )
         started.append(process)
         return process
 
@@ -253,12 +255,14 @@ def test_killed_at_any_moment_lanes_lose_and_double_nothing(server: EmbeddedRedi
         killed_after(start("k2"), 500)
         last = start("k3")
         eventually(lambda: way.ledger().in_flight == 0, within_s=60.0, what="every verdict")
+        assert last.stdout is not None
+        assert last.stdout.readline() == b"ready\n"  # the one before may have settled everything by itself
         last.send_signal(signal.SIGTERM)
         assert last.wait(30.0) == 0
     finally:
         for process in started:
             process.kill()
-            process.wait(20.0)
+            process.communicate()
     counts = Counter(way.verdict_ids())
     assert len(counts) == 1800
     assert set(counts.values()) == {1}
