@@ -58,6 +58,13 @@ docs: environment ## Write the pages, examples and dashboards that are made from
 monitoring-check: environment ## Every panel and every alert against a real Prometheus and a real line; some minutes
 	@$(BIN)/pytest -p no:xdist tests/monitoring tests/monitoring/slow_faults.py $(ARGS)
 
+# The fuzzer is not part of the environment: it is large, and only this wants it.
+.PHONY: fuzz
+fuzz: environment ## Fuzz the decoders, guided by coverage; SECONDS_EACH=60 TARGETS='image message'
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install -q 'atheris>=2.3'
+	@for target in $(or $(TARGETS),image raw message event verdict artefact); do \
+	  echo "== $$target"; $(BIN)/python -m tests.fuzz $$target --seconds $(or $(SECONDS_EACH),60); done
+
 .PHONY: bench
 bench: environment ## The pipeline beside its peers, in one run; WEIGHTS=file BACKBONE=name ARGS='--help'
 	@$(BIN)/python -m bench.pipeline $(if $(BACKBONE),--backbone '$(BACKBONE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \

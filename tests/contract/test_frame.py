@@ -326,3 +326,19 @@ def test_identities_come_back(camera: str, epoch: int, sequence: int) -> None:
 def test_other_texts_are_no_identities(text: str) -> None:
     with pytest.raises(ContractError):
         parse_frame_id(text)
+
+
+def test_one_text_that_is_too_long_or_no_utf8_costs_its_own_frame() -> None:
+    good = {"encoding": "png", "captured_us": 1, "data": b"x"}
+    for part in (b"\xa1\xff", msgpack.packb("p" * 2**20)):
+        bad = msgpack.packb(good | {"part": "?"}).replace(b"\xa1?", part)
+        frames = [msgpack.packb(good), bad, msgpack.packb(good | {"trace": "t" * 2**18}), msgpack.packb(good)]
+        head = msgpack.packb({"v": 1, "camera": "cam1", "epoch": 1, "seq": 0})
+        payload = bytes([head[0] + 1]) + head[1:] + msgpack.packb("frames") + bytes([0x94]) + b"".join(frames)
+        batch = decode_batch(payload)
+        assert [isinstance(frame, BadFrame) for frame in batch.frames] == [False, True, False, False]
+        assert isinstance(batch.frames[1], BadFrame)
+        assert batch.frames[1].reason is Reason.INVALID_FRAME
+        assert batch.frames[1].part is None
+        assert isinstance(batch.frames[2], Frame)
+        assert batch.frames[2].trace is None

@@ -34,6 +34,7 @@ class HarnessJudge:
         self._slow_s = slow_s
         self._batch_s = batch_s
         self._batches = 0
+        self.frames = 0
         self._pause = threading.Event()
 
     def begin_thread(self, *, computes: bool) -> None:
@@ -55,6 +56,7 @@ class HarnessJudge:
         if wait_s:
             self._pause.wait(wait_s)
         self._batches += 1
+        self.frames += len(images)
         outcomes = []
         for image in images:
             token, kind = read(image.tobytes())

@@ -79,6 +79,7 @@ def produce(
     clock_jumps_s: float = 0.0,
     full: str = "block",
     camera_budget_bytes: int = 2**28,
+    deadline_s: float = 0.0,
 ) -> None:
     """Send frames with the tokens from `first_token` on; the journal says what was offered, and what was told of it.
 
@@ -100,7 +101,10 @@ def produce(
     )
     token, end = first_token, first_token + frames
     weights = [kinds.get(kind.name, 0.0) for kind in Kind]
-    with Producer(camera, settings=settings, clock=clock, random=draw, connect_for_s=60.0) as producer:
+    deadline = timedelta(seconds=deadline_s) if deadline_s else None
+    with Producer(
+        camera, settings=settings, clock=clock, random=draw, connect_for_s=60.0, deadline=deadline
+    ) as producer:
         while token < end:
             count = min(draw.randint(1, message_frames), end - token)
             drawn = draw.choices(list(Kind), weights, k=count)
@@ -153,6 +157,7 @@ def judge(
     watch = connect(url, timeout_s=TIMEOUT_S)
     clock = _until(lambda: RedisClock(lambda: time_us(watch)))
     make_intake, make_settler = broken.parts(broken_as) if broken_as else (Intake, Settler)
+    null = HarnessJudge(slow_batches or [], slow_s, batch_s)
     worker: Worker[Any] = Worker(
         make_intake(
             connect(url, timeout_s=TIMEOUT_S),
@@ -162,7 +167,7 @@ def judge(
             slow_claim_after_s=SLOW_CLAIM_AFTER_S,
         ),
         make_settler(connect(url, timeout_s=TIMEOUT_S), line),
-        HarnessJudge(slow_batches or [], slow_s, batch_s),
+        null,
         WorkerConfig(
             line=line,
             name=name,
@@ -189,7 +194,7 @@ def judge(
     finally:
         stopping.set()
         heartbeat.stop()
-    notes.write(stopped=released)
+    notes.write(stopped=released, judged=null.frames)
 
 
 def _keep(client: Any, line: str, clock: RedisClock, trim: bool, stopping: threading.Event) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gaussline.worker.broker.client import Redis, translated
 from gaussline.worker.contract.keys import Keys, check_name
-from gaussline.worker.errors import NotFound, SettingsError
+from gaussline.worker.errors import ContractError, NotFound, SettingsError
 
 DEFAULT_MODEL = "default"
 
@@ -30,11 +30,20 @@ def read_cameras(client: Redis, line: str) -> dict[str, CameraSettings]:
     """All cameras of a line by name."""
     with translated("reading the cameras"):
         raw = client.hgetall(Keys(line).cameras)
-    cameras = {}
-    for field, text in raw.items():
-        name, values = field.decode(), json.loads(text)
-        cameras[name] = CameraSettings(name, values.get("model", DEFAULT_MODEL), int(values.get("weight", 1)))
-    return cameras
+    found = (_camera(field, text) for field, text in raw.items())
+    return {camera.name: camera for camera in found if camera is not None}
+
+
+def _camera(field: bytes, text: bytes) -> CameraSettings | None:
+    """One camera; None where the name or the settings are not such as we write: one must not hide all the others."""
+    try:
+        values = json.loads(text)
+        name = check_name("camera", field.decode())
+        return CameraSettings(
+            name, check_name("model", values.get("model", DEFAULT_MODEL)), int(values.get("weight", 1))
+        )
+    except (ValueError, TypeError, AttributeError, ContractError):
+        return None
 
 
 def set_camera(client: Redis, line: str, name: str, *, model: str | None = None, weight: int | None = None) -> None:

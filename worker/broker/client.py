@@ -61,6 +61,8 @@ def translated(what: str) -> Iterator[None]:
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         raise BrokerUnavailable(f"{what}: Redis cannot be reached: {redact(str(error))}") from None
     except redis.exceptions.RedisError as error:
+        if str(error).startswith("MISCONF"):  # its disk is full, or broken: it takes no writes until that is mended
+            raise BrokerUnavailable(f"{what}: Redis is not ready: {redact(str(error))}") from None
         raise BrokerError(f"{what}: Redis refused: {redact(str(error))}") from None
 
 

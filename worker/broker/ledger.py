@@ -101,7 +101,7 @@ def _row(
         int(value or 0) for value in columns
     )
     return LedgerRow(
-        camera=camera.decode(),
+        camera=camera.decode("utf-8", "replace"),
         admitted=admitted,
         passed=passed,
         failed=failed,

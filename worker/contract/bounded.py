@@ -6,13 +6,12 @@ objects in a few seconds. Here containers are counted while they are built, and 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgpack
 
 from gaussline.worker.errors import ContractError, LimitExceeded
 
-MAX_TEXT_BYTES = 65_536
 MAX_MAP = 256
 
 
@@ -41,11 +40,13 @@ def unpack(payload: bytes, *, max_bytes: int, max_array: int, max_containers: in
         return msgpack.unpackb(
             payload,
             raw=False,
+            # A text that is no UTF-8 stays recognisable (see `is_text`), so that it costs its own frame and no other's.
+            unicode_errors="surrogateescape",
             use_list=True,
             strict_map_key=True,
             object_hook=count,
             list_hook=count,
-            max_str_len=MAX_TEXT_BYTES,
+            max_str_len=max_bytes,
             max_bin_len=max_bytes,
             max_array_len=max_array,
             max_map_len=MAX_MAP,
@@ -56,3 +57,13 @@ def unpack(payload: bytes, *, max_bytes: int, max_array: int, max_containers: in
     except Exception as error:  # every failure of the foreign decoder means the same here, and it raises many kinds
         kind = LimitExceeded if "exceeds max_" in str(error) else ContractError
         raise kind(f"message is not readable msgpack: {type(error).__name__}: {str(error)[:200]}") from None
+
+
+def is_text(value: object, max_bytes: int) -> TypeGuard[str]:
+    """Whether a value is a text of at most so many bytes, and was UTF-8."""
+    if not isinstance(value, str) or len(value) > max_bytes:
+        return False
+    try:
+        return len(value.encode("utf-8")) <= max_bytes
+    except UnicodeEncodeError:
+        return False

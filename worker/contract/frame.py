@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgpack
 
-from gaussline.worker.contract.bounded import unpack
+from gaussline.worker.contract.bounded import is_text, unpack
 from gaussline.worker.contract.clock import MAX_US
 from gaussline.worker.contract.keys import check_name
 from gaussline.worker.contract.limits import MessageLimits
@@ -155,7 +155,7 @@ def _frame(fields: object, limits: MessageLimits) -> Frame | BadFrame:
     captured: Any = fields.get("captured_us")
     part = fields.get("part")
     good_time = type(captured) is int and 0 < captured < MAX_US
-    good_part = part is None or (isinstance(part, str) and len(part.encode("utf-8", "replace")) <= limits.max_text)
+    good_part = part is None or is_text(part, limits.max_text)
     known: dict[str, Any] = {"data": data}
     if good_time:
         known["captured_us"] = captured
@@ -177,8 +177,8 @@ def _frame(fields: object, limits: MessageLimits) -> Frame | BadFrame:
         return BadFrame(Reason.INVALID_FRAME, f"deadline_us is {deadline!r:.60}, not a time in microseconds", **known)
     trace, retry_of = fields.get("trace"), fields.get("retry_of")
     # A broken trace context, or reference, must not cost a part its verdict.
-    trace = trace if isinstance(trace, str) and len(trace) <= limits.max_text else None
-    retry_of = retry_of if isinstance(retry_of, str) and len(retry_of) <= limits.max_text else None
+    trace = trace if is_text(trace, limits.max_text) else None
+    retry_of = retry_of if is_text(retry_of, limits.max_text) else None
     shape = fields.get("shape")
     dtype = fields.get("dtype")
     if encoding == "raw":

@@ -7,6 +7,17 @@
 local camera, epoch, seq, frames = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local payload, deadline = ARGV[5], tonumber(ARGV[6])
 local camera_budget, line_budget = tonumber(ARGV[7]), tonumber(ARGV[8])
+-- Names become keys, labels and files: what is none is refused at the door.
+if #camera > 64 or not string.match(camera, '^[%w][%w._-]*$') then
+  return redis.error_reply('ERR this is no camera name')
+end
+-- What stands in the index is read as whole numbers by everybody, and counts memory.
+for _, place in ipairs({2, 3, 4, 6}) do
+  if not string.match(ARGV[place], '^%d+$') or tonumber(ARGV[place]) >= 2 ^ 53 then
+    return redis.error_reply('ERR admit was called with wrong arguments: ' .. string.sub(ARGV[place], 1, 40))
+  end
+end
+if frames > 1024 then return redis.error_reply('ERR a message has 1,024 frames at most') end
 local kinds = {'hash', 'stream', 'hash', 'zset', 'hash', 'zset', 'zset', 'list'}
 for i = 1, 8 do
   local kind = redis.call('TYPE', KEYS[i]).ok

@@ -46,7 +46,11 @@ local function bring_back(camera, id, meta, fields)
   out[#out + 1] = {camera, id, meta, fields, 2, crashes}
 end
 
+-- A name that came into the hash by another way than open_camera is nobody's.
+local function is_name(name) return #name <= 64 and string.match(name, '^[%w][%w._-]*$') ~= nil end
+
 local function audit(camera)
+  if not is_name(camera) then return '0' end
   local stream, index = prefix .. 'frames:' .. camera, prefix .. 'index:' .. camera
   local held, entries = redis.call('HLEN', index), 0
   if redis.call('EXISTS', stream) == 1 then entries = redis.call('XLEN', stream) end

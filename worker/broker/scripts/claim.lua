@@ -9,6 +9,8 @@ local prefix, consumer = ARGV[1], ARGV[2]
 local dead_ms, slow_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
 local max_frames, max_bytes, most = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[8])
 local PAGE = 64
+-- A name that came into the hash by another way than open_camera is nobody's.
+local function is_name(name) return #name <= 64 and string.match(name, '^[%w][%w._-]*$') ~= nil end
 local cameras = redis.call('HKEYS', KEYS[1])
 table.sort(cameras)
 local from = 1
@@ -70,7 +72,7 @@ for step = 0, #cameras - 1 do
   local stream = prefix .. 'frames:' .. camera
   looked = looked + 1
   after = camera
-  local pending = redis.pcall('XPENDING', stream, 'workers')
+  local pending = is_name(camera) and redis.pcall('XPENDING', stream, 'workers')
   if type(pending) == 'table' and not pending.err then
     for _, owner in ipairs(pending[4] or {}) do claim_of(camera, stream, owner[1]) end
   end

@@ -2,6 +2,10 @@
 -- KEYS: camera hash, cameras hash, events stream, recent zset
 -- ARGV: camera name, JSON settings for a camera that is new
 -- Returns: the epoch.
+-- Names become keys, labels and files: what is none is refused at the door.
+if #ARGV[1] > 64 or not string.match(ARGV[1], '^[%w][%w._-]*$') then
+  return redis.error_reply('ERR this is no camera name')
+end
 local function refuse_type(key, wanted)
   local kind = redis.call('TYPE', key).ok
   if kind ~= 'none' and kind ~= wanted then

@@ -13,6 +13,9 @@ local vtime = tonumber(totals[1] or '0')
 local now_s = tonumber(redis.call('TIME')[1])
 local sweep = math.abs(now_s - tonumber(totals[2] or '0')) >= 60
 
+-- A name that came into the hash by another way than open_camera is nobody's.
+local function is_name(name) return #name <= 64 and string.match(name, '^[%w][%w._-]*$') ~= nil end
+
 local function last_delivered(stream)
   local groups = redis.call('XINFO', 'GROUPS', stream)
   for _, group in ipairs(groups) do
@@ -40,7 +43,7 @@ end
 
 for _, camera in ipairs(redis.call('HKEYS', KEYS[1])) do
   local stream = prefix .. 'frames:' .. camera
-  if redis.call('EXISTS', stream) == 1 then
+  if is_name(camera) and redis.call('EXISTS', stream) == 1 then
     local last = last_delivered(stream)
     if not last then
       redis.call('XGROUP', 'CREATE', stream, 'workers', '0')

@@ -1,0 +1,1 @@
+"""A coverage-guided fuzzer over the decoders (`make fuzz`), and its corpus, which the tests replay."""
