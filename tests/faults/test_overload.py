@@ -31,12 +31,14 @@ CAPACITY: Final = BATCH[0] / BATCH[1]
 OVERLOAD_S: Final = 4.0
 FRAME_BYTES: Final = 2000
 BUDGET: Final = 60 * FRAME_BYTES
-CAMERAS: Final = {
+CAMERAS: Final[dict[str, dict[str, Any]]] = {
     "heavy": {"full": "block"},
     "plain": {"full": "block"},
     "hasty": {"full": "block", "deadline_s": 0.25},
     "dropper": {"full": "drop"},
 }
+MESSAGE: Final = 4
+"""Most frames of one message; half of that on average."""
 EACH: Final = int(3 * CAPACITY * OVERLOAD_S / len(CAMERAS))
 
 
@@ -77,9 +79,9 @@ class Line:
                 seed=place,
                 first_token=1 + place * EACH,
                 frames=EACH,
-                message_frames=1,
+                message_frames=MESSAGE,
                 frame_bytes=FRAME_BYTES,
-                gap_s=OVERLOAD_S / EACH,
+                gap_s=OVERLOAD_S / EACH * (1 + MESSAGE) / 2,
                 kinds={"GOOD": 1.0},
                 camera_budget_bytes=BUDGET,
                 **options,
