@@ -52,7 +52,7 @@ class Heartbeat:
 
     def beat(self) -> None:
         """One beat."""
-        keys = [self._keys.worker(self._worker), self._keys.workers]
+        keys = [self._keys.worker(self._worker), self._keys.workers, self._keys.totals]
         self._beat(self._client, keys, [int(3000 * self._period_s), self._worker, json.dumps(self._describe())])
 
     def stop(self) -> None:
