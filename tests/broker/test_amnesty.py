@@ -60,6 +60,7 @@ def test_what_was_released_is_claimed_at_once_all_the_same(way: Way) -> None:
     way.admit()
     beat(way, "w1")
     way.intake("w1").release(way.take("w1"))
+    way.client.hset(way.keys.totals, "beat_us", 1)
     beat(way, "w2")
     assert int(way.client.hget(way.keys.totals, "amnesty_us")) > 0
     assert [message.crashes for message in claim(way)] == [0]
