@@ -10,7 +10,7 @@ from gaussline.worker.broker.intake import Intake, Message
 from gaussline.worker.broker.settle import Settlement, Settler
 from gaussline.worker.contract.keys import Keys
 
-_GAP_S: Final = 0.05
+_GAP_S: Final = 0.3
 """Between the two halves of what should be one step."""
 
 
@@ -18,15 +18,16 @@ def _forget(settler: Settler, item: Settlement) -> int:
     """Acknowledge and delete a message with all that the ledger knows of it; 1 where it was pending."""
     keys = Keys(settler.line)
     client: Any = settler.client
-    acked = int(client.xack(keys.frames(item.camera), "workers", item.entry_id))
     meta = client.hget(keys.index(item.camera), item.entry_id)
+    together = client.pipeline(transaction=True)
+    together.xack(keys.frames(item.camera), "workers", item.entry_id)
     if meta is not None:
-        client.hdel(keys.index(item.camera), item.entry_id)
         size = int(meta.split(b":")[3])
-        client.hincrby(keys.camera(item.camera), "bytes", -size)
-        client.hincrby(keys.totals, "bytes", -size)
-    client.xdel(keys.frames(item.camera), item.entry_id)
-    return acked
+        together.hdel(keys.index(item.camera), item.entry_id)
+        together.hincrby(keys.camera(item.camera), "bytes", -size)
+        together.hincrby(keys.totals, "bytes", -size)
+    together.xdel(keys.frames(item.camera), item.entry_id)
+    return int(together.execute()[0])
 
 
 def _publish(settler: Settler, item: Settlement) -> None:
