@@ -20,6 +20,7 @@ from gaussline.worker.contract.frame import Frame, encode_batch
 from gaussline.worker.contract.keys import Keys
 from gaussline.worker.contract.limits import MessageLimits
 from gaussline.worker.engine.clock import RedisClock
+from gaussline.worker.engine.garbage import freeze_start_up
 from gaussline.worker.engine.worker import Worker, WorkerConfig
 
 LINE = "bench"
@@ -78,6 +79,7 @@ def worker_main(
         WorkerConfig(LINE, name, batch, wait_s, 64 * 2**20, 2, 1.0, 10.0, 0.01, MessageLimits(), lanes=lanes),
         now_us=RedisClock(lambda: time_us(client)),
     )
+    freeze_start_up()
     before = Usage.now()
     worker.start()
     ready.set()

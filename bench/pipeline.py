@@ -1,33 +1,33 @@
-"""The pipeline beside its peers, in one run: `make bench`, or python -m bench.pipeline --help.
+"""The pipeline beside its peers: `make bench`, or python -m bench.pipeline --help.
 
-(a) the bare loop: the same decode, backbone and score in one process, no Redis;
+(a) the bare loop: the same decode, backbone and score in one process, in the same lanes, no Redis;
 (b) this worker through Redis;
 (c) the plain one-frame-at-a-time worker of plain_worker.py, in float32, contiguous, batch 1: what people write first;
-(d) (c) in the same numeric mode and memory format as (b);
-(e) this worker with a null backbone: the pipeline's own ceiling; and the admission of 50 kB frames by one producer.
+(d) (c) in the numeric mode of (b), channels_last;
+(e) this worker with a null backbone: the pipeline's own ceiling;
+(f) producers of 50 kB frames.
 
-Every side runs several times, in turns; medians are shown, and ratios of medians.
+Every side runs several times, in turns; medians are shown, and ratios of medians. Where no mode is named it is bfloat16
+on a CPU that multiplies it in hardware, else float32. The parts may be run one by one: each adds to the same file.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
-from rich.table import Table
 
 from bench.line import Usage
+from bench.loads import half_load, memory_over_time
+from bench.producers import admission, send, send_many
+from bench.record import Conditions, Record, bfloat16_in_hardware, machine
+from bench.report import checks, show
 from bench.sides import (
     SEED,
     WAIT_S,
@@ -38,160 +38,122 @@ from bench.sides import (
     make_judge,
     make_null,
     parts,
-    run_half_load,
     run_plain,
     run_worker,
 )
-from bench.sides import (
-    admission as admission_rate,
-)
 from gaussline.worker.broker.embedded import EmbeddedRedis
 from gaussline.worker.contract.frame import Frame
+from gaussline.worker.errors import GausslineError
 from gaussline.worker.vision.backbones import load_backbone
 from gaussline.worker.vision.runtime import RuntimeChoice, choose_runtime
 from gaussline.worker.vision.weights import WeightsSource
 
-
-def machine() -> str:
-    """Processor, cores and software, for the record."""
-    name = platform.processor() or "unknown"
-    flags = ""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        text = info.read_text("utf-8")
-        name = next(
-            (line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")), name
-        )
-        flags = ", AVX512-BF16" if "avx512_bf16" in text else ""
-    return f"{name}, {os.cpu_count()} cores{flags}; Python {platform.python_version()}, torch {torch.__version__}"
+PARTS = ("backbone", "half-load", "null", "producer", "memory")
+Side = Callable[[], tuple[float, Usage, int]]
 
 
-def main() -> int:
-    """Run and print; the exit code says whether the targets were reached."""
-    parser = argparse.ArgumentParser(prog="python -m bench.pipeline", description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; the exit code says whether the targets were reached."""
+    parser = argparse.ArgumentParser(prog="python -m bench.pipeline", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--weights", help="state-dict file; none takes seeded random weights: as good for speed")
-    parser.add_argument("--mode", default="bfloat16", choices=["float32", "bfloat16"])
-    parser.add_argument("--frames", type=int, default=1000)
-    parser.add_argument("--null-frames", type=int, default=16_000)
+    parser.add_argument("--mode", default="auto", choices=["auto", "float32", "bfloat16"])
+    parser.add_argument("--frames", type=int, default=600, help="frames of a run with a backbone")
+    parser.add_argument("--null-frames", type=int, default=16_000, help="frames of a run without")
+    parser.add_argument("--producer-frames", type=int, default=6_000)
+    parser.add_argument("--memory-frames", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--fsync", default="everysec", choices=["always", "everysec", "no"])
+    parser.add_argument("--part", action="append", choices=PARTS, help="measure this part alone; may be repeated")
+    parser.add_argument("--fresh", action="store_true", help="begin a new file; implied where no part is named")
     parser.add_argument("--output", type=Path, default=Path(".build/bench/pipeline.json"))
-    options = parser.parse_args()
-    console = Console(width=110)
+    options = parser.parse_args(arguments)
+    mode = options.mode if options.mode != "auto" else "bfloat16" if bfloat16_in_hardware() else "float32"
+    console = Console(width=120)
     with EmbeddedRedis() as server:
-        redis_version = server.client().info("server")["redis_version"]
-    source = WeightsSource.parse(options.weights) if options.weights else WeightsSource(random_seed=SEED)
-    runtime = choose_runtime(load_backbone(options.backbone, source, numeric_mode=options.mode), device="cpu")
-    setup = Setup(options.backbone, options.weights, options.mode, runtime)
-    naive = RuntimeChoice(memory_format="contiguous", batch_size=1)
-    plain32 = Setup(options.backbone, options.weights, "float32", naive)
-    plain_same = Setup(options.backbone, options.weights, options.mode, RuntimeChoice(batch_size=1))
-    console.print(f"{machine()}; Redis {redis_version}, appendfsync {options.fsync}")
-    console.print(f"{options.backbone}, {options.mode}: {runtime}")
-    frames = parts(options.frames)
-    model, model32 = fit(setup, frames[:200]), fit(plain32, frames[:200])
-    artefact = model.to_artefact().data
-    grey = np.random.default_rng(SEED).integers(0, 256, (64, 224, 224), dtype=np.uint8)
-    raw = [Frame(g.tobytes(), "raw", 1_700_000_000_000_000, shape=(224, 224), dtype="uint8") for g in grey]
-    sides: dict[str, Callable[[], tuple[float, Usage]]] = {
-        "bare": lambda: bare_loop(setup, model, frames),
-        "worker": lambda: run_worker(options.fsync, partial(make_judge, setup), artefact, frames),
-        "plain": lambda: run_plain(options.fsync, plain32, model32, frames[: len(frames) // 3]),
-        "plain_same_mode": lambda: run_plain(options.fsync, plain_same, model, frames[: len(frames) // 2]),
-        "null_1": lambda: run_worker(options.fsync, make_null, None, raw, total=options.null_frames),
-        "null_4": lambda: run_worker(options.fsync, make_null, None, raw, per_message=4, total=options.null_frames),
-    }
-    measured: dict[str, list[tuple[float, Usage]]] = {name: [] for name in sides}
-    admitted = []
-    for number in range(options.rounds):
-        for name, side in sides.items():
-            measured[name].append(side())
-            console.print(f"round {number + 1} of {options.rounds}: {name} {measured[name][-1][0]:.1f} frames/s")
-        admitted.append(admission_rate(options.fsync))
-    rates = {name: statistics.median(rate for rate, _ in runs) for name, runs in measured.items()}
-    batch_ms = full_batch_ms(setup, model)
-    half = run_half_load(options.fsync, setup, artefact, frames, rates["worker"] / 2)
-    bound_ms = 1000 * WAIT_S + 2 * batch_ms + 10.0
-    bf16 = options.mode == "bfloat16" and "BF16" in machine()
-    admission = statistics.median(admitted)
-    checks = [
-        ("worker / bare loop", rates["worker"] / rates["bare"], 0.90),
-        ("worker / plain worker", rates["worker"] / rates["plain"], 3.0 if bf16 else 1.8),
-        ("null backbone, 1 frame a message, frames/s", rates["null_1"], 4000.0),
-        ("null backbone, 4 frames a message, frames/s", rates["null_4"], 4000.0),
-        ("producer alone, 50 kB frames/s", admission, 3000.0),
-        (f"p99 at half load: bound {bound_ms:.1f} ms over it", bound_ms / half["p99_ms"], 1.0),
-    ]
-    usage = {name: _usage(runs, options, name) for name, runs in measured.items()}
-    console.print(_sides_table(rates, usage, setup, options.fsync))
-    console.print(_checks_table(checks))
-    console.print(f"worker / plain worker in the same mode: {rates['worker'] / rates['plain_same_mode']:.2f}")
-    console.print(
-        f"half load ({half['rate']:.0f}/s): p50 {half['p50_ms']:.1f} ms, p99 {half['p99_ms']:.1f} ms; "
-        f"full batch {batch_ms:.1f} ms"
-    )
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(
-        json.dumps(
+        version = server.client().info("server")["redis_version"]
+    conditions = Conditions(machine(), version, options.fsync, options.backbone, mode, bfloat16_in_hardware())
+    wanted = options.part or list(PARTS)
+    record = Record.open(options.output, conditions, fresh=options.fresh or not options.part)
+    console.print(f"{conditions.machine}; Redis {version}, appendfsync {options.fsync}; {options.backbone} in {mode}")
+
+    def turns(sides: dict[str, Side]) -> None:
+        for old in sides:
+            record.runs.pop(old, None)
+        for number in range(options.rounds):
+            for name, side in sides.items():
+                rate, usage, frames = side()
+                record.add(name, rate, usage, frames)
+                console.print(f"round {number + 1} of {options.rounds}: {name} {rate:.1f} frames/s")
+        record.save(options.output, checks(record))
+
+    if "backbone" in wanted or "half-load" in wanted:
+        source = WeightsSource.parse(options.weights) if options.weights else WeightsSource(random_seed=SEED)
+        if record.runtime and "backbone" not in wanted:
+            known = {key: value for key, value in record.runtime.items() if key != "measured"}
+            runtime = RuntimeChoice(**known)
+        else:
+            loaded = load_backbone(options.backbone, source, numeric_mode=mode)
+            runtime = choose_runtime(loaded, device="cpu", lanes=None)
+            record.runtime = runtime.to_dict()
+        console.print(str(runtime))
+        setup = Setup(options.backbone, options.weights, mode, runtime)
+        frames = parts(options.frames)
+        model = fit(setup, frames[:200])
+        artefact = model.to_artefact().data
+    if "backbone" in wanted:
+        plain32 = Setup(options.backbone, options.weights, "float32", RuntimeChoice(memory_format="contiguous"))
+        plain_same = Setup(options.backbone, options.weights, mode, RuntimeChoice(batch_size=1))
+        model32 = fit(plain32, frames[:200])
+        few = frames[: max(1, len(frames) // 3)]
+        turns(
             {
-                "machine": machine(),
-                "redis": redis_version,
-                "appendfsync": options.fsync,
-                "mode": options.mode,
-                "runtime": runtime.to_dict(),
-                "frames_per_second": rates,
-                "usage": usage,
-                "half_load": half,
-                "full_batch_ms": batch_ms,
-                "producer_frames_per_second": admission,
-                "checks": [{"what": what, "value": value, "target": target} for what, value, target in checks],
-            },
-            indent=2,
+                "bare": lambda: bare_loop(setup, model, frames),
+                "worker": lambda: run_worker(options.fsync, partial(make_judge, setup), artefact, frames),
+                "plain": lambda: run_plain(options.fsync, plain32, model32, few),
+                "plain_same_mode": lambda: run_plain(options.fsync, plain_same, model, few),
+            }
         )
-        + "\n",
-        "utf-8",
-    )
+    if "half-load" in wanted:
+        batch_ms = full_batch_ms(setup, model)
+        full = record.median("worker") or run_worker(options.fsync, partial(make_judge, setup), artefact, frames)[0]
+        loads = []
+        for number in range(options.rounds):
+            loads.append(half_load(options.fsync, partial(make_judge, setup), artefact, frames, full / 2, number))
+            console.print(f"round {number + 1} of {options.rounds}: half load p99 {loads[-1]['p99_ms']:.1f} ms")
+        half = {name: statistics.median(load[name] for load in loads) for name in loads[0]}
+        half |= {"full_batch_ms": batch_ms, "bound_ms": 1000 * WAIT_S + 2 * batch_ms + 10.0}
+        record.extra["half_load"] = half
+        record.save(options.output, checks(record))
+    if "null" in wanted:
+        grey = np.random.default_rng(SEED).integers(0, 256, (64, 224, 224), dtype=np.uint8)
+        raw = [Frame(g.tobytes(), "raw", 1_700_000_000_000_000, shape=(224, 224), dtype="uint8") for g in grey]
+        many = options.null_frames
+        turns(
+            {
+                "null_1": lambda: run_worker(options.fsync, make_null, None, raw, total=many),
+                "null_4": lambda: run_worker(options.fsync, make_null, None, raw, per_message=4, total=many),
+            }
+        )
+    if "producer" in wanted:
+        count = options.producer_frames
+        turns(
+            {
+                "producer_1": lambda: send(options.fsync, count),
+                "producer_4": lambda: send_many(options.fsync, count, 4),
+                "admission": lambda: admission(options.fsync, count),
+            }
+        )
+    if "memory" in wanted:
+        record.extra["memory"] = memory_over_time(options.fsync, options.memory_frames)
+        record.save(options.output, checks(record))
+    show(record, console)
     console.print(f"written to {options.output}")
-    return 0 if all(value >= target for _, value, target in checks) else 1
-
-
-def _usage(runs: list[tuple[float, Usage]], options: Any, name: str) -> dict[str, float]:
-    counts = {"plain": options.frames // 3, "plain_same_mode": options.frames // 2}
-    count = options.null_frames if name.startswith("null") else counts.get(name, options.frames)
-    return {
-        "cpu_ms_per_frame": 1000 * statistics.median(usage.cpu_s for _, usage in runs) / count,
-        "peak_mb": statistics.median(usage.peak_bytes for _, usage in runs) / 1e6,
-    }
-
-
-def _sides_table(rates: dict[str, float], usage: dict[str, dict[str, float]], setup: Setup, fsync: str) -> Table:
-    names = {
-        "bare": f"(a) bare loop, {setup.mode}, batch {setup.runtime.batch_size}",
-        "worker": f"(b) this worker, {setup.mode}, batch {setup.runtime.batch_size}",
-        "plain": "(c) plain worker, float32, contiguous, batch 1",
-        "plain_same_mode": f"(d) plain worker, {setup.mode}, channels_last, batch 1",
-        "null_1": "(e) this worker, null backbone, raw 224 x 224, 1 frame a message",
-        "null_4": "(e) the same, 4 frames a message",
-    }
-    table = Table(title=f"medians; Redis with appendfsync {fsync}")
-    for column in ("side", "frames/s", "CPU ms a frame", "peak MB"):
-        table.add_column(column, justify="left" if column == "side" else "right")
-    for name, text in names.items():
-        table.add_row(
-            text, f"{rates[name]:.1f}", f"{usage[name]['cpu_ms_per_frame']:.3f}", f"{usage[name]['peak_mb']:.0f}"
-        )
-    return table
-
-
-def _checks_table(checks: Sequence[tuple[str, float, float]]) -> Table:
-    table = Table(title="targets")
-    for column in ("what", "measured", "target", ""):
-        table.add_column(column, justify="left" if column in ("what", "") else "right")
-    for what, value, target in checks:
-        table.add_row(what, f"{value:.2f}", f"{target:g}", "reached" if value >= target else "MISSED")
-    return table
+    return 0 if all(each["reached"] for each in checks(record)) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except GausslineError as error:
+        sys.exit(f"bench: {error}")

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -22,12 +21,9 @@ from bench.line import LINE, Usage, drained, push, serving, usage_of_worker, wor
 from bench.null_judge import NullJudge
 from bench.plain_worker import GROUP, STREAM, plain_main
 from gaussline.producer.sources.synthetic import SyntheticParts
-from gaussline.worker.broker.admission import Admission, Request
 from gaussline.worker.broker.client import Redis
 from gaussline.worker.broker.embedded import EmbeddedRedis
 from gaussline.worker.broker.registry import Registry
-from gaussline.worker.broker.verdicts import Verdicts
-from gaussline.worker.contract.clock import from_text
 from gaussline.worker.contract.frame import Frame, encode_batch
 from gaussline.worker.contract.limits import ImageLimits
 from gaussline.worker.contract.model import Model
@@ -38,7 +34,7 @@ from gaussline.worker.vision.backbones import load_backbone
 from gaussline.worker.vision.decode import decode
 from gaussline.worker.vision.features import FeatureExtractor
 from gaussline.worker.vision.preprocess import preprocess_one, stack
-from gaussline.worker.vision.runtime import RuntimeChoice
+from gaussline.worker.vision.runtime import RuntimeChoice, use_threads
 from gaussline.worker.vision.scorer import PreparedModel, Scorer
 from gaussline.worker.vision.weights import WeightsSource
 
@@ -81,32 +77,47 @@ def make_null(client: Redis) -> tuple[Any, int, int]:
     return NullJudge(), 64, 1
 
 
-def bare_loop(setup: Setup, model: Model, frames: Sequence[Frame]) -> tuple[float, Usage]:
-    """Decode, backbone and score in one process, batch after batch, the next one decoded beside; (frames/s, usage)."""
+def bare_loop(setup: Setup, model: Model, frames: Sequence[Frame]) -> tuple[float, Usage, int]:
+    """Decode, backbone and score in one process, batch after batch: (frames/s, usage, frames).
+
+    In as many lanes as the worker has, each of which decodes its own batches; a single lane has the next batch decoded
+    beside it.
+    """
     extractor = setup.extractor()
     scorer = Scorer(extractor.spec)
     prepared = scorer.prepare(model)
     limits, size = ImageLimits(), extractor.spec.input_size
+    runtime = setup.runtime
 
     def image(frame: Frame) -> torch.Tensor:
         return preprocess_one(decode(frame.data, frame.encoding, limits), size)
 
-    batch = setup.runtime.batch_size
-    chunks = [frames[start : start + batch] for start in range(0, len(frames), batch)]
-    extractor.extract_tensors(stack([image(frame) for frame in chunks[0]]))
-    before = Usage.now()
-    begin = time.perf_counter()
-    with ThreadPoolExecutor(2) as pool:
-        ahead = [pool.submit(image, frame) for frame in chunks[0]]
-        for index in range(len(chunks)):
-            images = [future.result() for future in ahead]
-            if index + 1 < len(chunks):
-                ahead = [pool.submit(image, frame) for frame in chunks[index + 1]]
-            distances = scorer.distances(extractor.extract_tensors(stack(images)), prepared)
-            model.working_point.fails(model.combination.combine(distances))
-    seconds = time.perf_counter() - begin
-    after = Usage.now()
-    return len(frames) / seconds, Usage(after.cpu_s - before.cpu_s, after.peak_bytes)
+    def judge(images: Sequence[torch.Tensor]) -> None:
+        distances = scorer.distances(extractor.extract_tensors(stack(images)), prepared)
+        model.working_point.fails(model.combination.combine(distances))
+
+    def lane(own: Sequence[Sequence[Frame]]) -> None:
+        use_threads(runtime.threads)
+        for chunk in own:
+            judge([image(frame) for frame in chunk])
+
+    chunks = [frames[start : start + runtime.batch_size] for start in range(0, len(frames), runtime.batch_size)]
+    with ThreadPoolExecutor(max(2, runtime.lanes)) as pool:
+        list(pool.map(lane, [chunks[:1]] * runtime.lanes))
+        before = Usage.now()
+        begin = time.perf_counter()
+        if runtime.lanes > 1:
+            list(pool.map(lane, [chunks[number :: runtime.lanes] for number in range(runtime.lanes)]))
+        else:
+            ahead = [pool.submit(image, frame) for frame in chunks[0]]
+            for index in range(len(chunks)):
+                images = [future.result() for future in ahead]
+                if index + 1 < len(chunks):
+                    ahead = [pool.submit(image, frame) for frame in chunks[index + 1]]
+                judge(images)
+        seconds = time.perf_counter() - begin
+        after = Usage.now()
+    return len(frames) / seconds, Usage(after.cpu_s - before.cpu_s, after.peak_bytes), len(frames)
 
 
 def run_worker(
@@ -117,8 +128,8 @@ def run_worker(
     *,
     per_message: int = 1,
     total: int | None = None,
-) -> tuple[float, Usage]:
-    """This worker on a backlog of `total` frames of four cameras: (frames/s, its usage).
+) -> tuple[float, Usage, int]:
+    """This worker on a backlog of `total` frames of four cameras: (frames/s, its usage, frames).
 
     The worker is up and warm before; it is stopped (SIGSTOP) while the backlog is pushed, so that the pushing costs it
     nothing and all of the measured time is its own.
@@ -126,7 +137,7 @@ def run_worker(
     count = total or len(frames)
     with EmbeddedRedis(appendfsync=fsync) as server:
         client = server.client(timeout_s=60.0)
-        _publish(client, artefact)
+        publish(client, artefact)
         cameras = [f"cam{number}" for number in range(4)]
         context = multiprocessing.get_context("spawn")
         ready, told = context.Event(), context.Event()
@@ -141,11 +152,12 @@ def run_worker(
             os.kill(process.pid, signal.SIGCONT)
             drained(client, cameras)
             seconds = time.perf_counter() - begin
-        return count // len(cameras) * len(cameras) / seconds, usage_of_worker(client)
+        done = count // len(cameras) * len(cameras)
+        return done / seconds, usage_of_worker(client), done
 
 
-def run_plain(fsync: Fsync, setup: Setup, model: Model, frames: Sequence[Frame]) -> tuple[float, Usage]:
-    """The plain worker on a backlog: (frames/s, its usage)."""
+def run_plain(fsync: Fsync, setup: Setup, model: Model, frames: Sequence[Frame]) -> tuple[float, Usage, int]:
+    """The plain worker on a backlog: (frames/s, its usage, frames)."""
     with EmbeddedRedis(appendfsync=fsync) as server:
         client = server.client(timeout_s=60.0)
         client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
@@ -158,53 +170,32 @@ def run_plain(fsync: Fsync, setup: Setup, model: Model, frames: Sequence[Frame])
             while not client.exists("bench:done"):
                 time.sleep(0.02)
             seconds = time.perf_counter() - begin
-        return len(frames) / seconds, usage_of_worker(client)
-
-
-def run_half_load(
-    fsync: Fsync, setup: Setup, artefact: bytes, frames: Sequence[Frame], rate: float
-) -> dict[str, float]:
-    """Open-loop arrivals at `rate`: latency from admission to verdict, both by Redis's clock, in milliseconds."""
-    with EmbeddedRedis(appendfsync=fsync) as server:
-        client = server.client(timeout_s=60.0)
-        _publish(client, artefact)
-        door = Admission(client, LINE, "cam1", camera_budget_bytes=2**33, line_budget_bytes=2**33)
-        context = multiprocessing.get_context("spawn")
-        ready, told = context.Event(), context.Event()
-        with serving(worker_main, server.url, partial(make_judge, setup), "bench-1", ready, told, WAIT_S):
-            push(server.url, "warm", frames[:64])
-            drained(client, ["warm"])
-            last = Verdicts(client, LINE).last_id()
-            epoch = door.open()
-            gaps = np.random.default_rng(SEED).exponential(1.0 / rate, len(frames))
-            due = time.perf_counter()
-            for sequence, (frame, gap) in enumerate(zip(frames, gaps, strict=True)):
-                due += gap
-                time.sleep(max(0.0, due - time.perf_counter()))
-                door.admit(Request(epoch, sequence, 1, encode_batch("cam1", epoch, sequence, [frame])))
-            drained(client, ["cam1"])
-        verdicts = [verdict for _, verdict in Verdicts(client, LINE).read(last, count=10**6)]
-    latency = [(from_text(verdict["judged_at"]) - from_text(verdict["admitted_at"])) / 1000.0 for verdict in verdicts]
-    p50, p99 = np.quantile(latency, [0.5, 0.99])
-    return {"rate": rate, "frames": len(latency), "p50_ms": float(p50), "p99_ms": float(p99), "max_ms": max(latency)}
+        return len(frames) / seconds, usage_of_worker(client), len(frames)
 
 
 def full_batch_ms(setup: Setup, model: Model) -> float:
-    """Median compute time of a full batch, backbone and score, in milliseconds."""
+    """Median compute time of a full batch, backbone and score, with every lane at work, in milliseconds."""
     extractor = setup.extractor()
     scorer = Scorer(extractor.spec)
     prepared = scorer.prepare(model)
     size = (setup.runtime.batch_size, 3, *extractor.spec.input_size)
     batch = torch.from_numpy(np.random.default_rng(SEED).integers(0, 256, size, dtype=np.uint8))
-    seconds = []
-    for _ in range(20):
-        begin = time.perf_counter()
-        scorer.distances(extractor.extract_tensors(batch), prepared)
-        seconds.append(time.perf_counter() - begin)
-    return 1000.0 * statistics.median(seconds)
+
+    def lane(_: int) -> list[float]:
+        use_threads(setup.runtime.threads)
+        seconds = []
+        for _ in range(30):
+            begin = time.perf_counter()
+            scorer.distances(extractor.extract_tensors(batch), prepared)
+            seconds.append(time.perf_counter() - begin)
+        return seconds[5:]
+
+    with ThreadPoolExecutor(setup.runtime.lanes) as pool:
+        return 1000.0 * statistics.median(each for own in pool.map(lane, range(setup.runtime.lanes)) for each in own)
 
 
-def _publish(client: Redis, artefact: bytes | None) -> None:
+def publish(client: Redis, artefact: bytes | None) -> None:
+    """Promote the model, where there is one."""
     if artefact is not None:
         registry = Registry(client, LINE)
         registry.publish("default", artefact, by="bench")
@@ -222,14 +213,8 @@ def parts(count: int) -> list[Frame]:
     return [frames[index % len(frames)] for index in range(count)]
 
 
-def admission(fsync: Fsync) -> float:
-    """Frames of 50 kB that one producer has admitted a second, one frame a message."""
-    frame = Frame(np.random.default_rng(SEED).bytes(50_000), "jpeg", 1_700_000_000_000_000)
-    with EmbeddedRedis(appendfsync=fsync) as server:
-        return 6000 / push(server.url, "cam1", [frame], total=6000)
-
-
 def fit(setup: Setup, frames: Sequence[Frame]) -> Model:
+    """A model of these frames."""
     extractor = setup.extractor()
     limits, size = ImageLimits(), extractor.spec.input_size
     images = [preprocess_one(decode(frame.data, frame.encoding, limits), size) for frame in frames]

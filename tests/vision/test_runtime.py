@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -150,3 +151,84 @@ def test_a_real_probe_gives_a_choice_that_runs() -> None:
     features = FeatureExtractor(backbone, choice).extract(torch.zeros(3, 3, 32, 32, dtype=torch.uint8))
     assert features[0].shape == (3, 64)
     assert np.isfinite(features[0]).all()
+
+
+# --- lanes -----------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Give torch its number of threads back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def table(monkeypatch: pytest.MonkeyPatch, rate: Callable[[str, int, int], float]) -> list[tuple[int, int, int]]:
+    """Let the probe read images a second by layout, batch size and lanes off a table; (size, lanes, threads) tried."""
+    tried = []
+
+    def read(self: object, layout: str, size: int, compiled: bool, lanes: int = 1) -> float:
+        tried.append((size, lanes, torch.get_num_threads()))
+        return rate(layout, size, lanes)
+
+    monkeypatch.setattr(runtime._Probe, "_rate", read)
+    return tried
+
+
+@pytest.mark.parametrize(
+    ("cores", "plans"), [(1, (1,)), (2, (1, 2)), (3, (1, 3)), (4, (1, 2, 4)), (8, (1, 2, 8)), (16, (1, 4, 16))]
+)
+def test_few_plans_span_the_cores(cores: int, plans: tuple[int, ...]) -> None:
+    assert runtime.lane_plans(cores) == plans
+
+
+def test_lanes_are_taken_where_they_are_faster_and_share_the_threads(
+    monkeypatch: pytest.MonkeyPatch, threads: None
+) -> None:
+    tried = table(monkeypatch, lambda layout, size, lanes: (100 + size * (size <= 4)) * (1.5 if lanes == 4 else 1.0))
+    choice = choose_runtime(small(), device="cpu", memory_format="channels_last", threads=4, lanes=None)
+    assert (choice.lanes, choice.threads) == (4, 1)
+    assert str(choice) == "cpu, channels_last, batch 1, 4 lanes of 1 thread(s), 152 images/s"
+    assert {(lanes, each) for _, lanes, each in tried} == {(1, 4), (2, 2), (4, 1)}
+    assert torch.get_num_threads() == 1
+
+
+def test_of_plans_that_are_as_good_the_quickest_batch_is_taken(monkeypatch: pytest.MonkeyPatch, threads: None) -> None:
+    """Four lanes give 2 % more, and let every frame wait four times as long."""
+    table(monkeypatch, lambda layout, size, lanes: 102.0 if lanes == 4 else 100.0)
+    choice = choose_runtime(small(), device="cpu", threads=4, lanes=None)
+    assert (choice.lanes, choice.threads, choice.batch_size) == (1, 4, 1)
+
+
+def test_lanes_that_are_set_are_not_measured_and_a_caller_with_one_thread_has_one(
+    monkeypatch: pytest.MonkeyPatch, threads: None
+) -> None:
+    tried = table(monkeypatch, lambda layout, size, lanes: 100.0)
+    assert choose_runtime(small(), device="cpu", threads=4, lanes=3).lanes == 3
+    assert {lanes for _, lanes, _ in tried} == {3}
+    assert choose_runtime(small(), device="cpu", threads=4).lanes == 1
+
+
+def test_a_pass_that_fails_in_a_lane_ends_the_probe(monkeypatch: pytest.MonkeyPatch, threads: None) -> None:
+    def fails(backbone: Backbone, choice: RuntimeChoice) -> tuple[Backbone, runtime.Forward]:
+        def run(x: torch.Tensor) -> list[torch.Tensor]:
+            raise RuntimeError("no such kernel")
+
+        return backbone, run
+
+    monkeypatch.setattr(runtime, "prepared", fails)
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        choose_runtime(small(), device="cpu", threads=2, lanes=2, budget_s=0.05)
+
+
+def test_features_are_the_same_whatever_runs_in_the_lane_beside(threads: None) -> None:
+    backbone = small()
+    choice = choose_runtime(backbone, device="cpu", threads=2, lanes=2, budget_s=0.05)
+    assert choice.lanes == 2
+    extract = FeatureExtractor(backbone, choice)
+    noise = torch.Generator().manual_seed(1)
+    batches = [torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=noise) for _ in range(40)]
+    alone = [extract.extract(batch)[0] for batch in batches]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda batch: extract.extract(batch)[0], batches))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

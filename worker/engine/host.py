@@ -25,6 +25,7 @@ from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.trial import CANARY, SHADOW
 from gaussline.worker.engine.book import ModelBook, Page, first_model
 from gaussline.worker.engine.clock import RedisClock
+from gaussline.worker.engine.garbage import freeze_start_up
 from gaussline.worker.engine.judge import BackboneJudge
 from gaussline.worker.engine.kept_outlet import KeptOutlet
 from gaussline.worker.engine.maps import MapDesk
@@ -227,6 +228,7 @@ class Host:
         try:
             if self._stopping.is_set():
                 self._worker.stop()
+            freeze_start_up()
             return self._worker.run()
         finally:
             self._stopping.set()

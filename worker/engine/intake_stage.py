@@ -21,6 +21,8 @@ from gaussline.worker.errors import BrokerError
 Image = TypeVar("Image")
 IDLE_S = 0.25
 """Longest sleep: how soon it notices a stop, a claim that is due, or a bell that was lost."""
+TAKE_BYTES = 2**20
+"""Most bytes of one take call of several messages: beyond it the reply outgrows caches, and others wait for Redis."""
 BACKOFF_S = (0.05, 2.0)
 
 
@@ -97,7 +99,7 @@ class IntakeStage(Generic[Image]):
             self._next_claim_s = self._monotonic() + self._claim_every_s
         if max_frames and not messages:
             begin = self._monotonic()
-            messages = self._intake.take(max_frames=max_frames, max_bytes=max_bytes)
+            messages = self._intake.take(max_frames=max_frames, max_bytes=min(max_bytes, TAKE_BYTES))
             if not messages:
                 self._intake.wait(IDLE_S)
                 return 0

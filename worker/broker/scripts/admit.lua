@@ -28,7 +28,8 @@ end
 if not (epoch and seq and frames and deadline and camera_budget and line_budget) or frames < 1 then
   return redis.error_reply('ERR admit was called with wrong arguments')
 end
-local state = redis.call('HMGET', KEYS[1], 'epoch', 'last_seq', 'bytes', 'vfinish')
+local state = redis.call('HMGET', KEYS[1], 'epoch', 'last_seq', 'bytes', 'vfinish', 'admitted', 'admitted_messages',
+  'group')
 local known = tonumber(state[1] or '0')
 if epoch < known then
   redis.pcall('HINCRBY', KEYS[1], 'fenced', 1) -- the answer matters more than its count, at a full maxmemory too
@@ -77,22 +78,26 @@ if type(added) == 'table' and added.err then
   return added
 end
 local id = added
-if redis.call('HEXISTS', KEYS[1], 'group') == 0 then
+if not state[7] then
   local made = redis.pcall('XGROUP', 'CREATE', KEYS[2], 'workers', '0')
   if type(made) == 'table' and made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
   redis.call('HSET', KEYS[1], 'group', '1')
 end
 redis.call('HSET', KEYS[3], id,
   string.format('%d:%s:%s:%d:%.0f:%.0f', frames, ARGV[3], ARGV[2], size, now_us, deadline))
+-- One write a hash, of sums made here: every write goes into the append-only file by itself.
 redis.call('HSET', KEYS[1], 'last_seq', string.format('%.0f', seq + frames - 1), 'last_id', id,
-  'last_us', string.format('%.0f', now_us))
-redis.call('HINCRBY', KEYS[1], 'bytes', size)
-redis.call('HINCRBY', KEYS[1], 'admitted', frames)
-redis.call('HINCRBY', KEYS[1], 'admitted_messages', 1)
-redis.call('HINCRBY', KEYS[5], 'bytes', size)
-if stale then redis.call('HSET', KEYS[5], 'memory_us', string.format('%.0f', now_us), 'memory_full', '0') end
+  'last_us', string.format('%.0f', now_us), 'bytes', string.format('%.0f', camera_bytes + size),
+  'admitted', string.format('%.0f', tonumber(state[5] or '0') + frames),
+  'admitted_messages', string.format('%.0f', tonumber(state[6] or '0') + 1))
+if stale then
+  redis.call('HSET', KEYS[5], 'bytes', string.format('%.0f', line_bytes + size),
+    'memory_us', string.format('%.0f', now_us), 'memory_full', '0')
+else
+  redis.call('HSET', KEYS[5], 'bytes', string.format('%.0f', line_bytes + size))
+end
 redis.call('ZADD', KEYS[4], ARGV[3], id)
-redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1025)
+if redis.call('ZCARD', KEYS[4]) > 1088 then redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1025) end
 if not redis.call('ZSCORE', KEYS[6], camera) then
   redis.call('ZADD', KEYS[6], math.max(tonumber(line[4] or '0'), tonumber(state[4] or '0')), camera)
 end

@@ -67,6 +67,7 @@ local function wrong_with(m)
     if problem then return problem end
   end
   local meta = redis.call('HGET', prefix .. 'index:' .. m.camera, m.id)
+  m.meta = meta
   if m.unadmitted then
     if meta then return 'entry ' .. m.id .. ' was admitted' end
     if frames ~= 0 then return 'an entry without admission has no verdicts' end
@@ -156,7 +157,7 @@ for i = 3, #ARGV do
     end
     if won then
       local texts = {}
-      local meta = redis.call('HGET', index, m.id)
+      local meta = m.meta
       redis.call('XDEL', stream, m.id)
       if meta then
         local size = tonumber(string.match(meta, '^%d+:%d+:%d+:(%d+)'))
