@@ -75,6 +75,10 @@ bench-heatmaps: environment ## What heat maps cost the verdict path, at 5 % fail
 	@$(BIN)/python -m bench.heat_maps $(if $(BACKBONE),--backbone '$(BACKBONE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
 	  $(ARGS)
 
+.PHONY: bench-accuracy
+bench-accuracy: environment ## Beside public methods, in an environment of their own; DATA=folder WEIGHTS=file of mobilenet_v2
+	@$(BIN)/python -m bench.accuracy '$(DATA)' '$(WEIGHTS)' $(ARGS)
+
 .PHONY: clean
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) .build .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

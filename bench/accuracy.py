@@ -1,0 +1,150 @@
+"""This method beside public ones on the same folder, split and weights: `make bench-accuracy`, or --help.
+
+The peers are installed from PyPI into an environment of their own (.build/peers), which shares this one's torch, so
+that times can be compared. A fit's seconds hold the features of the training images, but not reading them; a frame's
+milliseconds hold the backbone and the score in batches of 8 on two threads; megabytes are what was learnt, without the
+backbone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from bench.record import machine
+from gaussline.worker.gaussian.combination import Rule
+from gaussline.worker.gaussian.metrics import auroc
+from gaussline.worker.learning.dataset import Dataset, Sample, read_dataset
+from gaussline.worker.learning.features import Features, image_batches
+from gaussline.worker.learning.fit import FitOptions, fit_rows
+from gaussline.worker.learning.pipeline import BackboneOptions
+from gaussline.worker.learning.protocol import Plan, Protocol, plans
+from gaussline.worker.vision.features import FeatureExtractor
+from gaussline.worker.vision.preprocess import stack
+
+PEERS = Path(".build/peers")
+REQUIRED = "anomalib>=2.7,<3"
+LEVELS = tuple(f"features.{index}" for index in (1, 3, 6, 10, 13, 16, 17, 18))
+BATCH, THREADS = 8, 2
+
+
+def environment() -> Path:
+    """The peers' Python; their environment is made where it is missing."""
+    python = PEERS / "bin" / "python"
+    if not python.is_file():
+        subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True)
+        packages = next((PEERS / "lib").glob("python*")) / "site-packages"
+        (packages / "shared.pth").write_text(f"{sysconfig.get_paths()['purelib']}\n", "utf-8")
+    known = subprocess.run([str(python), "-c", "import anomalib"], check=False, capture_output=True)
+    if known.returncode:
+        subprocess.run([str(python), "-m", "pip", "install", "-q", REQUIRED], check=True)
+    return python
+
+
+def extract(extractor: FeatureExtractor, images: list[torch.Tensor]) -> Features:
+    """Features of images at the input size."""
+    parts = [extractor.extract(stack(images[at : at + BATCH])) for at in range(0, len(images), BATCH)]
+    return [np.concatenate([part[level] for part in parts]) for level in range(len(extractor.spec.levels))]
+
+
+def ours(
+    extractor: FeatureExtractor, images: dict[str, list[torch.Tensor]], name: str, options: FitOptions
+) -> tuple[dict[str, Any], dict[str, Features]]:
+    """One line of the table, and the features behind it."""
+    began = time.perf_counter()
+    features = {"train": extract(extractor, images["train"])}
+    fitted = fit_rows(features["train"], np.arange(len(images["train"])), extractor.spec.levels, options)
+    fit_s = time.perf_counter() - began
+    began = time.perf_counter()
+    scores = {}
+    for kind in ("normal", "defective"):
+        features[kind] = extract(extractor, images[kind])
+        scores[kind] = fitted.combination.combine(fitted.distances(features[kind]))
+    frames = len(images["normal"]) + len(images["defective"])
+    frame_ms = 1000 * (time.perf_counter() - began) / frames
+    held = sum(gaussian.mean.nbytes + gaussian.whitening.nbytes for gaussian in fitted.gaussians)
+    row = {
+        "method": name,
+        "auroc": auroc(scores["normal"], scores["defective"]),
+        "fit_s": fit_s,
+        "frame_ms": frame_ms,
+        "model_mb": held / 1e6,
+    }
+    return row, features
+
+
+def read(samples: list[Sample], size: tuple[int, int]) -> list[torch.Tensor]:
+    """Images at the input size."""
+    return [image for _, images in image_batches(samples, size, 16, threads=THREADS) for image in images]
+
+
+def peers(
+    python: Path, data: Dataset, plan: Plan, weights: Path, features: dict[str, Features]
+) -> list[dict[str, Any]]:
+    """The peers' lines."""
+    folder = Path(".build/bench")
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {f"{kind}_{index}": level for kind, own in features.items() for index, level in enumerate(own)}
+    np.savez(folder / "features.npz", **arrays)  # type: ignore[arg-type]
+    rows = {"train": plan.train, "normal": plan.normal, "defective": plan.defective}
+    ask: dict[str, Any] = {kind: [str(data.samples[row].path.resolve()) for row in own] for kind, own in rows.items()}
+    ask |= {"weights": str(weights), "features": str(folder / "features.npz"), "output": str(folder / "peers.json")}
+    (folder / "ask.json").write_text(json.dumps(ask), "utf-8")
+    subprocess.run([str(python), "bench/accuracy_peers.py", str(folder / "ask.json")], check=True)
+    found: list[dict[str, Any]] = json.loads((folder / "peers.json").read_text("utf-8"))
+    return found
+
+
+def main() -> int:
+    """Run and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.accuracy", description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder with good/ and bad/<defect>/, or in the layout of MVTec AD")
+    parser.add_argument("weights", type=Path, help="state-dict file of torchvision's mobilenet_v2")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-peers", action="store_true", help="this package alone")
+    parser.add_argument("--output", type=Path, default=Path(".build/bench/accuracy.json"))
+    options = parser.parse_args()
+    console = Console(width=120)
+    data = read_dataset(options.data, need_defects=True)
+    plan = plans(data, Protocol.SPLIT, seeds=(options.seed,))[0]
+    asked = BackboneOptions(
+        "mobilenet_v2", options.weights, levels=LEVELS, device="cpu", batch_size=BATCH, threads=THREADS
+    )
+    extractor = asked.open()
+    size = extractor.spec.input_size
+    rows = {"train": plan.train, "normal": plan.normal, "defective": plan.defective}
+    images = {kind: read([data.samples[row] for row in own], size) for kind, own in rows.items()}
+    extract(extractor, images["train"][:16])  # the first pass pays for what all others reuse
+    paper, features = ours(extractor, images, "gaussline, the paper's sum over levels", FitOptions(rule=Rule.SUM))
+    table = [paper, ours(extractor, images, "gaussline, defaults of the fit", FitOptions())[0]]
+    if not options.no_peers:
+        table += peers(environment(), data, plan, options.weights, features)
+    shape = Table(
+        title=f"{data.root.name}: fitted on {plan.train.size}, scored {plan.normal.size} normal and "
+        f"{plan.defective.size} defective images"
+    )
+    for column in ("method", "AUROC", "fit s", "ms a frame", "model MB"):
+        shape.add_column(column, justify="left" if column == "method" else "right")
+    for row in table:
+        frame = "–" if row["frame_ms"] is None else f"{row['frame_ms']:.1f}"
+        shape.add_row(row["method"], f"{row['auroc']:.4f}", f"{row['fit_s']:.1f}", frame, f"{row['model_mb']:.1f}")
+    console.print(machine())
+    console.print(shape)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps({"machine": machine(), "rows": table}, indent=2) + "\n", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
