@@ -140,6 +140,30 @@ class Settings(BaseSettings):
     parts_remember_s: Seconds = Field(86_400.0, description="Decided parts are remembered so long: late frames.")
     parts_max_open: int = Field(10_000, ge=1, le=1_000_000, description="Parts that may be open at once.")
 
+    # --- learning ----------------------------------------------------------------------------------------------------
+    learn_block: int = Field(256, ge=1, le=65_536, description="Log entries of one cut of a learner.")
+    learn_gate_p: float = Field(0.05, gt=0, lt=1, description="Frames teach only if their p-value is over this.")
+    learn_quarantine_s: Annotated[float, Field(ge=0)] = Field(
+        600.0, description="Working time a frame waits for an objection or an alarm before it teaches."
+    )
+    learn_half_life_frames: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="A frame counts half after so many more have taught; none forgets nothing."
+    )
+    learn_half_life_hours: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="A frame counts half after so many working hours; none forgets nothing."
+    )
+    learn_propose_frames: int | None = Field(5_000, ge=1, description="A version is proposed after so many frames.")
+    learn_propose_minutes: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="A version is proposed after so many working minutes; none: by frames only."
+    )
+    learn_reservoir_frames: int = Field(2_000, ge=2, description="Newest reservoir frames held for calibration.")
+    learn_checkpoint_s: Seconds = Field(30.0, description="Least time between two checkpoints of a learner.")
+    learn_freeze_on: str = Field(
+        "scores,failures,new_camera",
+        description="Kinds of alarms during which their camera teaches nothing: scores, failures, mean, image, "
+        "new_camera, joined by commas.",
+    )
+
     # --- telemetry ---------------------------------------------------------------------------------------------------
     http_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
     http_port: int = Field(9108, ge=0, le=65_535, description="Port of the same; 0 takes a free one and logs it.")

@@ -177,6 +177,21 @@ def decay_is_weight(kind: type[Moments], x: Array, rng: np.random.Generator) -> 
     identical(moments.copy().decay(1.0), moments)
 
 
+def weights_are_weight(kind: type[Moments], x: Array, rng: np.random.Generator) -> None:
+    """Samples with weights, in any cuts, give the moments of the definition; equal weights of 1 are none at all."""
+    weights = rng.uniform(0.01, 3.0, len(x))
+    moments = kind(x.shape[1])
+    for rows in np.array_split(np.arange(len(x)), 4):
+        moments.update(x[rows], weights[rows])
+    same(moments, Direct.of(x, weights), tolerance(x))
+    same(kind(x.shape[1]).update(x, np.ones(len(x))), Direct.of(x), tolerance(x))
+    before = moments.copy()
+    for bad in (weights[1:], 0.0 * weights, -weights, np.full(len(x), np.nan)):
+        with pytest.raises(FitError):
+            moments.update(x, bad)
+        identical(moments, before)
+
+
 def decay_distributes(kind: type[Moments], x: Array, rng: np.random.Generator) -> None:
     """Forgetting a sum is summing what was forgotten."""
     a, b = of(kind, [x[::2]], x.shape[1]), of(kind, [x[1::2]], x.shape[1])
@@ -267,6 +282,7 @@ LAWS: tuple[Law, ...] = (
     merge_leaves_other,
     subtract_inverts_merge,
     decay_is_weight,
+    weights_are_weight,
     decay_distributes,
     bad_samples_change_nothing,
     samples_are_not_kept,

@@ -67,7 +67,7 @@ class Naive(Moments):
 
     __slots__ = ()
 
-    def update(self, samples: ArrayLike) -> Self:
+    def update(self, samples: ArrayLike, weights: ArrayLike | None = None) -> Self:
         x = np.atleast_2d(np.asarray(samples, np.float64))
         if not len(x):
             return self
@@ -128,7 +128,7 @@ class HalfChanged(Moments):
 
     __slots__ = ()
 
-    def update(self, samples: ArrayLike) -> Self:
+    def update(self, samples: ArrayLike, weights: ArrayLike | None = None) -> Self:
         self.count += len(np.atleast_2d(np.asarray(samples)))
         before = self.count
         super().update(samples)

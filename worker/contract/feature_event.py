@@ -5,6 +5,7 @@ Only the learner and the watchers of drift read it. Features travel as little-en
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any, Final
@@ -92,6 +93,10 @@ class FeatureEvent:
                 if type(fields[name]) is not kind:
                     raise TypeError(f"{name} is a {type(fields[name]).__name__}, not a {kind.__name__}")
             statistics = fields.get("statistics")
+            levels = fields["features"]
+            # One array under all levels: what is done once a frame counts here, thousands of times a second.
+            joined = np.frombuffer(b"".join(levels), dtype="<f4")
+            ends = [0, *itertools.accumulate(len(level) // 4 for level in levels)]
             event = cls(
                 id=fields["id"],
                 camera=fields["camera"],
@@ -104,7 +109,7 @@ class FeatureEvent:
                 spec_digest=fields["spec"],
                 score=float(fields["score"]),
                 p_value=float(fields["p"]),
-                features=tuple(np.frombuffer(level, dtype="<f4") for level in fields["features"]),
+                features=tuple(joined[start:end] for start, end in itertools.pairwise(ends)),
                 reservoir=bool(fields.get("reservoir", False)),
                 weight=float(fields.get("weight", 1.0)),
                 statistics=None if statistics is None else {str(k): float(v) for k, v in statistics.items()},
@@ -113,15 +118,17 @@ class FeatureEvent:
             raise
         except Exception as error:  # fields of any kind may be missing or wrong; all mean that these bytes are no event
             raise ContractError(f"bytes are no feature event: {type(error).__name__}: {str(error)[:200]}") from None
-        event._check()
+        if any(len(level) % 4 for level in levels):
+            raise ContractError("bytes are no feature event: a level's bytes are no whole number of float32")
+        event._check(joined)
         return event
 
-    def _check(self) -> None:
+    def _check(self, joined: NDArray[np.float32]) -> None:
         """Raise ContractError for numbers that would poison whoever learns from them."""
-        if sum(level.size for level in self.features) > MAX_FEATURES:
+        if joined.size > MAX_FEATURES:
             raise LimitExceeded(f"feature event {self.id} holds more than {MAX_FEATURES} features")
         numbers = (self.score, self.p_value, self.weight, *(self.statistics or {}).values())
-        if not (all(map(math.isfinite, numbers)) and all(np.isfinite(level).all() for level in self.features)):
+        if not (all(map(math.isfinite, numbers)) and np.isfinite(joined).all()):
             raise ContractError(f"feature event {self.id} holds NaN or infinite numbers")
         if not (0 <= self.p_value <= 1 and self.weight > 0):
             raise ContractError(f"feature event {self.id} has p {self.p_value} and weight {self.weight}")

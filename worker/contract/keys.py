@@ -183,6 +183,19 @@ class Keys:
         """Stream, capped: what people and an MES say of frames; the learner reads it."""
         return self.prefix + "feedback"
 
+    # --- learning --------------------------------------------------------------------------------------------------
+    def learner(self, model: str) -> str:
+        """Hash: the learner's lease (owner, token, until_us), its checkpoint (JSON) and how far feedback was taken."""
+        return f"{self.prefix}learner:{model}"
+
+    def learned(self, model: str) -> str:
+        """Hash: SHA-256 -> one immutable chunk of the learner's checkpoints, 512 kB at most."""
+        return f"{self.prefix}learned:{model}"
+
+    def drift(self, model: str) -> str:
+        """Stream, capped: what the learner says of drift: alarms, their ends, what was proposed."""
+        return f"{self.prefix}drift:{model}"
+
     # --- workers ---------------------------------------------------------------------------------------------------
     def worker(self, worker: str) -> str:
         """String with a time to live: the heartbeat of one worker."""

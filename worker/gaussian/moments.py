@@ -64,11 +64,11 @@ class Moments:
         return twin
 
     # --- building ----------------------------------------------------------------------------------------------------
-    def update(self, samples: ArrayLike) -> Self:
-        """Add a batch (b, d), or one sample (d,), each with weight 1. Returns self.
+    def update(self, samples: ArrayLike, weights: ArrayLike | None = None) -> Self:
+        """Add a batch (b, d), or one sample (d,), each with weight 1 or with its own of (b,). Returns self.
 
-        Raises FitError for another width, NaN, infinity, or numbers too large for their fourth power (about 1e77);
-        nothing is changed then.
+        Raises FitError for another width, NaN, infinity, a weight that is not positive, or numbers too large for their
+        fourth power (about 1e77); nothing is changed then.
         """
         x = np.asarray(samples, dtype=np.float64)
         if x.ndim == 1:
@@ -77,18 +77,23 @@ class Moments:
             raise FitError(f"samples have shape {np.shape(samples)}, not (n, {self.dimension})")
         if not np.isfinite(x).all():
             raise FitError("samples hold NaN or infinite values")
+        w = None if weights is None else np.asarray(weights, dtype=np.float64)
+        if w is not None and (w.shape != (len(x),) or not (np.isfinite(w) & (w > 0.0)).all()):
+            raise FitError(f"weights of shape {w.shape} are not one positive number for each of {len(x)} samples")
         if len(x) == 0:
             return self
         # What overflows here is refused by `merge`, before anything is changed.
         with np.errstate(over="ignore", invalid="ignore"):
-            batch = Moments.of(x)
+            batch = Moments.of(x, w)
         return self.merge(batch)
 
     @classmethod
-    def of(cls, samples: Array) -> Moments:
+    def of(cls, samples: Array, weights: Array | None = None) -> Moments:
         """Moments of one batch (b, d) of at least one sample, two-pass: exact to rounding whatever the mean."""
         batch = cls(samples.shape[1])
         batch.count = len(samples)
+        if weights is not None:
+            return batch._weighted(samples, weights)
         batch.weight = batch.weight_sq = float(len(samples))
         # Seen from the first sample, a channel that never changes has a mean without rounding and a scatter of zero.
         batch.mean = samples[0] + (samples - samples[0]).mean(axis=0)
@@ -98,6 +103,17 @@ class Moments:
         batch.third = norm_sq @ y
         batch.fourth = float(norm_sq @ norm_sq)
         return batch
+
+    def _weighted(self, samples: Array, weights: Array) -> Self:
+        self.weight, self.weight_sq = float(weights.sum()), float(weights @ weights)
+        self.mean = samples[0] + weights @ (samples - samples[0]) / self.weight
+        y = samples - self.mean
+        norm_sq = np.einsum("ij,ij->i", y, y)
+        halves = np.sqrt(weights)[:, None] * y  # S = (√w·y)ᵀ(√w·y), symmetric to the bit
+        self.scatter = halves.T @ halves
+        self.third = (weights * norm_sq) @ y
+        self.fourth = float((weights * norm_sq) @ norm_sq)
+        return self
 
     def merge(self, other: Moments) -> Self:
         """Add another set of moments (Chan et al. 1983, extended to T and Q). Returns self; `other` is unchanged.

@@ -1,0 +1,22 @@
+-- Take, renew or give back the lease of a learner. Its token rises with every new holder, and fences off the old one.
+-- KEYS: learner hash
+-- ARGV: owner, what (take, renew, release), milliseconds, token (renew, release)
+-- Returns: {1, token} or {0, owner that holds it, milliseconds left}
+local now = redis.call('TIME')
+local now_us = tonumber(now[1]) * 1000000 + tonumber(now[2])
+local held = redis.call('HMGET', KEYS[1], 'owner', 'token', 'until_us')
+local owner, token, until_us = held[1] or '', tonumber(held[2] or '0'), tonumber(held[3] or '0')
+local free = owner == '' or until_us <= now_us
+if ARGV[2] == 'take' then
+  if not free and owner ~= ARGV[1] then return {0, owner, math.ceil((until_us - now_us) / 1000)} end
+  token = token + 1
+elseif owner ~= ARGV[1] or token ~= tonumber(ARGV[4]) then
+  return {0, owner, math.max(0, math.ceil((until_us - now_us) / 1000))}
+end
+if ARGV[2] == 'release' then
+  redis.call('HDEL', KEYS[1], 'owner', 'until_us')
+else
+  redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'token', string.format('%.0f', token),
+    'until_us', string.format('%.0f', now_us + tonumber(ARGV[3]) * 1000))
+end
+return {1, token}

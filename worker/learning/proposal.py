@@ -1,0 +1,287 @@
+"""A proposal: a candidate version from what was learnt, and the guard that it must pass.
+
+The candidate's Gaussians come from the moments, its working point from the reservoir: frames that were drawn before
+they were scored and never taught. The guard looks at another half of the reservoir. What failed is said in the report,
+and such a candidate is published nowhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from gaussline.worker.contract.model import Model
+from gaussline.worker.errors import FitError, NotFound
+from gaussline.worker.gaussian.calibration import WorkingPoint, calibrate, frames_needed
+from gaussline.worker.gaussian.covariance import Estimator
+from gaussline.worker.gaussian.density import Gaussian, Projection, fit_gaussian
+from gaussline.worker.gaussian.divergence import divergence, low_variance_directions, mean_shift
+from gaussline.worker.gaussian.truncation import correction
+from gaussline.worker.learning.block import level_slices
+from gaussline.worker.learning.fit import report
+from gaussline.worker.learning.learner import Learner
+from gaussline.worker.learning.notice import Notice
+from gaussline.worker.learning.reservoir import fence
+from gaussline.worker.learning.session import Session
+
+DIRECTIONS = 8
+DETECTED = 0.9
+"""Share of perturbed frames that the stable version must find: it sets how far they are perturbed."""
+MOST_PERTURBED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a candidate must keep to.
+
+    Attributes:
+        min_frames: effective frames behind the moments.
+        max_condition: condition number of a level's covariance.
+        confidence: of the interval in which the realised rate on held-back frames must lie.
+        detection_loss: share of known or made defects that may be found no more.
+        max_shift: of a level's mean, in standard deviations a direction.
+        max_divergence: KL(candidate ‖ stable) of a level, nats a direction.
+    """
+
+    min_frames: float = 100.0
+    max_condition: float = 1e10
+    confidence: float = 0.99
+    detection_loss: float = 0.05
+    max_shift: float = 1.0
+    max_divergence: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing the guard looked at."""
+
+    name: str
+    value: float
+    limit: Any
+    passed: bool
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """What became of a proposal. `model` is None where not even a candidate could be made."""
+
+    model: Model | None
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether it may be published."""
+        return self.model is not None and all(check.passed for check in self.checks)
+
+    def report(self) -> dict[str, Any]:
+        """JSON-able."""
+        listed = [
+            {"check": c.name, "value": c.value, "limit": c.limit, "passed": c.passed, "said": c.said}
+            for c in self.checks
+        ]
+        failed = [check.name for check in self.checks if not check.passed]
+        return {"passed": self.passed, "failed": failed, "guard": listed}
+
+
+def make_candidate(learner: Learner, stable: Model, limits: Limits | None = None) -> Candidate:
+    """A candidate from the learner's state, looked at by the guard beside the stable version. Never raises FitError."""
+    limits = limits or Limits()
+    try:
+        gaussians = _gaussians(learner, stable)
+        point, held, cleaned = _calibrated(learner, stable, gaussians)
+    except FitError as error:
+        return Candidate(None, [Check("fit", 0.0, None, False, str(error))])
+    info = {
+        "learnt_from": learner.lineage[-1] if learner.lineage else {},
+        "position": learner.position,
+        "last_id": learner.taught_id,
+        "training_frames": learner.moments[0].count,
+        "effective_frames": learner.moments[0].effective_size,
+        "gated_share": learner.gated_share,
+        "calibration_frames": len(point.scores),
+        "reservoir_cleaned": cleaned,
+        "variance": _variance(stable),
+    }
+    model = Model(
+        stable.spec, gaussians, stable.combination, point, tuple(level.copy() for level in learner.moments), info
+    )
+    checks = [
+        _frames(learner, limits),
+        _condition(model, limits),
+        _rate(model, held, limits),
+        *_distance(model, stable, limits),
+        *_detection(learner, model, stable, held, limits),
+    ]
+    return Candidate(model, checks)
+
+
+class Proposer:
+    """Publishes the candidates of a session that pass; says the others."""
+
+    def __init__(self, session: Session, *, by: str, limits: Limits | None = None) -> None:
+        self._session = session
+        self._by = by
+        self._limits = limits
+
+    def propose(self) -> Candidate:
+        """One proposal from the learner's present state. Raises Fenced, BrokerError.
+
+        The same state gives the same artefact: one that was published before a crash is not published again.
+        """
+        session = self._session
+        learner = session.learner
+        candidate = make_candidate(learner, session.stable(), self._limits)
+        learner.proposed()
+        facts = candidate.report()
+        if candidate.passed and candidate.model is not None:
+            artefact = candidate.model.to_artefact()
+            number = self._known(artefact.digest)
+            if number is None:
+                session.lease.renew()
+                text = report(candidate.model) | facts
+                number = session.registry.publish(
+                    session.model, artefact.data, by=self._by, note="learnt", report=text
+                ).number
+            facts |= {"version": number, "text": f"version {number} of model {session.model} is proposed"}
+        else:
+            what = ", ".join(facts["failed"])
+            facts["text"] = f"a version of model {session.model} was refused by the guard: {what}"
+        session.say(Notice("proposal", "", learner.clock.seen_us, facts), learner.scouted_id)
+        return candidate
+
+    def _known(self, digest: str) -> int | None:
+        try:
+            versions = self._session.registry.versions(self._session.model)
+        except NotFound:
+            return None
+        return next((version.number for version in versions if version.digest == digest), None)
+
+
+# --- making ----------------------------------------------------------------------------------------------------------
+def _variance(stable: Model) -> float:
+    return float(stable.info.get("variance", 0.99))
+
+
+def _gaussians(learner: Learner, stable: Model) -> tuple[Gaussian, ...]:
+    """As the stable version was fitted, with what the gate cut off given back."""
+    made = []
+    for name, level, old in zip(learner.spec.levels, learner.moments, stable.gaussians, strict=True):
+        try:
+            fitted = fit_gaussian(level, Estimator(old.estimator), Projection(old.projection), _variance(stable))
+        except FitError as error:
+            raise FitError(f"level {name}: {error}") from None
+        grown = correction(fitted.rank, learner.policy.gate_p, learner.gated_share)
+        made.append(replace(fitted, whitening=fitted.whitening / np.sqrt(grown)))
+    return tuple(made)
+
+
+def _scores(model: Model, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    return model.scores([*_rows(model, rows)])
+
+
+def _rows(model: Model, rows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    return [rows[:, place] for place in level_slices(model.spec.channels)]
+
+
+def _calibrated(
+    learner: Learner, stable: Model, gaussians: tuple[Gaussian, ...]
+) -> tuple[WorkingPoint, NDArray[np.float32], int]:
+    """A working point from every other reservoir frame, the frames held back from it, and how many were left out."""
+    rate = stable.working_point.rate
+    bad = {frame for frame, label in learner.labels.items() if label == "bad"}
+    rows = learner.reservoir.usable(bad, learner.spans.covered)
+    needed = 2 * frames_needed(rate)
+    if len(rows) < needed:
+        raise FitError(f"the reservoir holds {len(rows)} usable frames, and a rate of {rate:g} needs {needed}")
+    distances = [g.mahalanobis(level) for g, level in zip(gaussians, _rows(stable, rows), strict=True)]
+    scores = stable.combination.combine(np.stack(distances, axis=1))
+    normal = scores <= fence(scores)
+    rows, scores = rows[normal], scores[normal]
+    point = calibrate(scores[0::2], rate, stable.working_point.method)
+    return point, rows[1::2], int((~normal).sum())
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+def _frames(learner: Learner, limits: Limits) -> Check:
+    size = min(level.effective_size for level in learner.moments)
+    return Check("frames", size, limits.min_frames, size >= limits.min_frames, "effective frames behind the moments")
+
+
+def _condition(model: Model, limits: Limits) -> Check:
+    worst = max(gaussian.condition for gaussian in model.gaussians)
+    return Check("condition", worst, limits.max_condition, worst <= limits.max_condition, "largest condition number")
+
+
+def rate_interval(calibration: int, held: int, rate: float, confidence: float) -> tuple[int, int]:
+    """Fewest and most failures among held-back normal frames that a conformal working point explains.
+
+    The true rate of a threshold at an order statistic follows Beta(r, n + 1 - r), r = ⌊rate·(n + 1)⌋, so the failures
+    among m other frames are beta-binomial: the error of the calibration set is in the interval.
+    """
+    reached = max(1, int(np.floor(rate * (calibration + 1) + 1e-9)))
+    law = stats.betabinom(held, reached, calibration + 1 - reached)
+    tail = (1.0 - confidence) / 2.0
+    return int(law.ppf(tail)), int(law.ppf(1.0 - tail))
+
+
+def _rate(model: Model, held: NDArray[np.float32], limits: Limits) -> Check:
+    failed = int(model.working_point.fails(_scores(model, held)).sum())
+    point = model.working_point
+    low, high = rate_interval(len(point.scores), len(held), point.rate, limits.confidence)
+    said = f"{failed} of {len(held)} held-back frames fail at a stated rate of {point.rate:g}"
+    return Check("rate", failed / len(held), [low / len(held), high / len(held)], low <= failed <= high, said)
+
+
+def _distance(model: Model, stable: Model, limits: Limits) -> list[Check]:
+    pairs = list(zip(model.spec.levels, stable.gaussians, model.gaussians, strict=True))
+    level, shift = max(((name, mean_shift(old, new)) for name, old, new in pairs), key=lambda pair: pair[1])
+    checks = [Check("shift", shift, limits.max_shift, shift <= limits.max_shift, f"of the mean of level {level}")]
+    if all(gaussian.projection == Projection.NONE.value for gaussian in (*stable.gaussians, *model.gaussians)):
+        level, apart = max(((name, divergence(old, new)) for name, old, new in pairs), key=lambda pair: pair[1])
+        checks.append(
+            Check("divergence", apart, limits.max_divergence, apart <= limits.max_divergence, f"of level {level}")
+        )
+    return checks
+
+
+def _detection(learner: Learner, model: Model, stable: Model, held: NDArray[np.float32], limits: Limits) -> list[Check]:
+    checks = []
+    if learner.bank:
+        known = np.stack(learner.bank)
+        checks.append(_found("known defects", known, model, stable, limits))
+    checks.append(_found("made defects", perturbed(stable, held[-MOST_PERTURBED:]), model, stable, limits))
+    return checks
+
+
+def _found(name: str, frames: NDArray[np.float32], model: Model, stable: Model, limits: Limits) -> Check:
+    before, after = (float(m.working_point.fails(_scores(m, frames)).mean()) for m in (stable, model))
+    # So few frames show a share only so well: two standard errors of it are nobody's fault.
+    slack = limits.detection_loss + 2.0 * float(np.sqrt(before * (1.0 - before) / len(frames)))
+    said = f"{after:.1%} of {len(frames)} found, {before:.1%} by the stable version"
+    return Check(name, after, before - slack, after >= before - slack, said)
+
+
+def perturbed(stable: Model, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Recent normal frames, each moved along low-variance directions as far as the stable version mostly notices."""
+    rng = np.random.default_rng(0)
+    moves = []
+    for level in stable.gaussians:
+        directions = low_variance_directions(level, DIRECTIONS, rng)
+        lengths = np.linalg.norm(directions @ level.whitening.T, axis=1, keepdims=True)
+        moves.append(directions / lengths * np.sqrt(level.rank))
+    move = np.concatenate(moves, axis=1)[np.arange(len(rows)) % DIRECTIONS]
+
+    def found(size: float) -> float:
+        moved = (rows + size * move).astype(np.float32)
+        return float(stable.working_point.fails(_scores(stable, moved)).mean())
+
+    size = 0.25
+    while found(size) < DETECTED and size < 64.0:
+        size *= 1.25
+    moved: NDArray[np.float32] = (rows + size * move).astype(np.float32)
+    return moved

@@ -1,0 +1,365 @@
+"""The watch over one camera: block means of its newest frames against those of its reference.
+
+Two speeds. Fast, on blocks of 50 frames: the distribution of p-values, the whitened mean of each level, and the image's
+own statistics, each by the median of the newest three blocks. Slow, on blocks of 250: the share of failures, by the
+mean of the newest twenty square roots (a share's root has nearly the same spread whatever the share).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gaussline.worker.contract.feature_event import FeatureEvent
+from gaussline.worker.gaussian import drift
+from gaussline.worker.gaussian.density import Gaussian
+from gaussline.worker.learning.block import passed
+
+Array = NDArray[np.float64]
+FAST, SLOW = 50, 250
+FAST_REFERENCE, SLOW_REFERENCE = (20, 100), (20, 60)
+"""Blocks of a reference: from the first number on it is compared with, at the second it is full."""
+MEAN_REFERENCE = 20
+FAST_NEWEST, SLOW_NEWEST = 3, 20
+FAST_EVERY_S, SLOW_EVERY_S = 60.0, 600.0
+PROBATION_FRAMES = FAST * FAST_REFERENCE[0]
+"""Frames of a camera that is new to the learner: they neither teach nor calibrate, they are its reference."""
+STATISTICS = {"exposure": 0.03, "contrast": 0.05, "sharpness": 0.10, "red": 0.02, "blue": 0.02}
+"""Image statistics, and the relative change from which one is worth an alarm."""
+CALM = 0.5
+QUIET_BLOCKS = 6
+Gaussians = Callable[[str], "tuple[tuple[str, ...], tuple[Gaussian, ...], int] | None"]
+"""From a version's digest to its levels, its Gaussians and its number of calibration frames; None: not to be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A change that began, or ended, at `at_us` of working time.
+
+    Attributes:
+        kind: scores, failures, mean, image, new_camera.
+        test: which of the kind's tests.
+        since_us: working time of the first frame of the newest blocks.
+        facts: what was compared, JSON-able.
+    """
+
+    kind: str
+    camera: str
+    test: str
+    began: bool
+    at_us: int
+    since_us: int
+    facts: dict[str, Any]
+
+
+@dataclass(slots=True, eq=False)
+class _Sums:
+    count: int = 0
+    since_us: int = 0
+    low: list[int] = field(default_factory=lambda: [0] * len(drift.LEVELS))
+    failed: int = 0
+    features: Array | None = None
+    statistics: dict[str, float] = field(default_factory=dict)
+    told: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class CameraWatch:
+    """What is remembered of one camera.
+
+    Args:
+        alpha_fast, alpha_slow: level of one test.
+        fail_limit: share of failures of a new camera over which the model does not fit it.
+    """
+
+    camera: str
+    alpha_fast: float
+    alpha_slow: float
+    fail_limit: float = 0.25
+    frames: int = 0
+    digest: str = ""
+    calibration: int = 0
+    shares: list[list[float]] = field(default_factory=list)
+    images: dict[str, list[float]] = field(default_factory=dict)
+    means: list[NDArray[np.float32]] = field(default_factory=list)
+    roots: list[float] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    alarms: dict[str, int] = field(default_factory=dict)
+    evaluated_us: list[int] = field(default_factory=lambda: [-(10**15), -(10**15)])
+    slow_failed: int = 0
+    slow_count: int = 0
+    early_failed: int = 0
+    block: _Sums = field(default_factory=_Sums)
+    _white: dict[str, list[Array]] = field(default_factory=dict)
+
+    @property
+    def on_probation(self) -> bool:
+        """New here: its frames are its reference, and nothing else yet."""
+        return self.frames < PROBATION_FRAMES
+
+    def observe(
+        self, events: Sequence[FeatureEvent], at_us: Sequence[int], features: NDArray[np.float32], models: Gaussians
+    ) -> list[Alarm]:
+        """The camera's next frames, in order; what began or ended with them."""
+        found: list[Alarm] = []
+        start = 0
+        while start < len(events):
+            if events[start].digest != self.digest:
+                self._turn(events[start].digest, models)
+            end = start
+            room = FAST - self.block.count
+            while end < len(events) and end - start < room and events[end].digest == self.digest:
+                end += 1
+            self._add(events[start:end], at_us[start:end], features[start:end])
+            if self.block.count == FAST:
+                found += self._close(at_us[end - 1], models)
+            start = end
+        return found
+
+    # --- storing -----------------------------------------------------------------------------------------------------
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """JSON-able facts and arrays; exact."""
+        facts: dict[str, Any] = {name: getattr(self, name) for name in _FACTS}
+        facts["block"] = {name: getattr(self.block, name) for name in _BLOCK_FACTS}
+        arrays: dict[str, NDArray[Any]] = {}
+        if self.means:
+            arrays["means"] = np.stack(self.means)
+        if self.block.features is not None:
+            arrays["block"] = self.block.features
+        return facts, arrays
+
+    def restore(self, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> CameraWatch:
+        """From `to_state`. Returns self."""
+        for name in _FACTS:
+            setattr(self, name, facts[name])
+        self.block = _Sums(**facts["block"])
+        if "block" in arrays:
+            self.block.features = np.array(arrays["block"], np.float64)
+        self.means = [np.array(row, np.float32) for row in arrays.get("means", ())]
+        return self
+
+    # --- gathering ---------------------------------------------------------------------------------------------------
+    def _turn(self, digest: str, models: Gaussians) -> None:
+        """Another version judges: means are compared within a version's life only."""
+        found = models(digest)
+        self.digest, self.calibration = digest, 0 if found is None else found[2]
+        self.means, self.block = [], _Sums()
+        self._white = {}
+        self.alarms = {test: quiet for test, quiet in self.alarms.items() if not test.startswith("mean:")}
+
+    def _add(self, events: Sequence[FeatureEvent], at_us: Sequence[int], features: NDArray[np.float32]) -> None:
+        block = self.block
+        if block.count == 0:
+            block.since_us = at_us[0]
+        block.count += len(events)
+        self.frames += len(events)
+        failed = sum(not passed(event) for event in events)
+        block.failed += failed
+        if self.frames <= PROBATION_FRAMES:
+            self.early_failed += failed
+        self.slow_failed += failed
+        self.slow_count += len(events)
+        for index, level in enumerate(drift.LEVELS):
+            block.low[index] += sum(event.p_value <= level for event in events)
+        total = features.sum(axis=0, dtype=np.float64)
+        block.features = total if block.features is None else block.features + total
+        for event in events:
+            if event.statistics:
+                block.told += 1
+                for name in STATISTICS:
+                    block.statistics[name] = block.statistics.get(name, 0.0) + event.statistics.get(name, 0.0)
+
+    def _close(self, now_us: int, models: Gaussians) -> list[Alarm]:
+        """A block is full: it is compared, and becomes part of the reference when it is no longer among the newest."""
+        block, self.block = self.block, _Sums()
+        assert block.features is not None
+        self.starts = [*self.starts[-(FAST_NEWEST - 1) :], block.since_us]
+        _push(self.shares, [low / FAST for low in block.low], FAST_REFERENCE[1], FAST_NEWEST, hold=self._held("scores"))
+        if block.told == FAST:
+            for name, total in block.statistics.items():
+                _push(
+                    self.images.setdefault(name, []),
+                    total / FAST,
+                    FAST_REFERENCE[1],
+                    FAST_NEWEST,
+                    hold=self._held(f"image:{name}"),
+                )
+        _push(self.means, (block.features / FAST).astype(np.float32), MEAN_REFERENCE, FAST_NEWEST, hold=False)
+        found = []
+        if now_us - self.evaluated_us[0] >= FAST_EVERY_S * 1e6:
+            self.evaluated_us[0] = now_us
+            found += self._scores(now_us) + self._image(now_us) + self._means(now_us, models)
+        if self.slow_count >= SLOW:
+            root = float(np.sqrt(self.slow_failed / self.slow_count))
+            self.slow_failed = self.slow_count = 0
+            _push(self.roots, root, SLOW_REFERENCE[1], SLOW_NEWEST, hold=self._held("failures"))
+            if now_us - self.evaluated_us[1] >= SLOW_EVERY_S * 1e6:
+                self.evaluated_us[1] = now_us
+                found += self._failures(now_us)
+        if self.frames == PROBATION_FRAMES and self.early_failed > self.fail_limit * PROBATION_FRAMES:
+            self.alarms["new_camera"] = 0
+            share = self.early_failed / PROBATION_FRAMES
+            found.append(self._alarm("new_camera", "new_camera", True, now_us, {"after": share, "before": None}))
+        return found
+
+    def _held(self, kind: str) -> bool:
+        return any(test.startswith(kind) for test in self.alarms)
+
+    # --- comparing ---------------------------------------------------------------------------------------------------
+    def _scores(self, now_us: int) -> list[Alarm]:
+        old, new = _split(self.shares, FAST_NEWEST)
+        if len(old) < FAST_REFERENCE[0]:
+            return []
+        found = []
+        for index, level in enumerate(drift.LEVELS):
+            reference = [shares[index] for shares in old]
+            newest = [shares[index] for shares in new]
+            mean = float(np.mean(reference))
+            # Either side may have been judged by another calibration set: its error is added twice.
+            error = 2.0 * drift.calibration_variance(level, self.calibration) if self.calibration else 0.0
+            t, dof = drift.shift_t(reference, newest, floor=drift.indicator_floor(mean, FAST), extra_variance=error)
+            facts = {"before": mean, "after": float(np.median(newest)), "what": f"share of p-values up to {level:g}"}
+            found += self._judge("scores", f"scores:{level:g}", t, dof, self.alpha_fast, now_us, facts)
+        return found
+
+    def _image(self, now_us: int) -> list[Alarm]:
+        found = []
+        for name, values in self.images.items():
+            old, new = _split(values, FAST_NEWEST)
+            if len(old) < FAST_REFERENCE[0]:
+                continue
+            before, after = float(np.mean(old)), float(np.median(new))
+            change = drift.relative_change(before, after)
+            t, dof = drift.shift_t(old, new, floor=1e-4 * abs(before))
+            if abs(change) < STATISTICS[name] * (CALM if f"image:{name}" in self.alarms else 1.0):
+                t = 0.0
+            facts = {"before": before, "after": after, "change": change, "what": name}
+            found += self._judge("image", f"image:{name}", t, dof, self.alpha_fast, now_us, facts)
+        return found
+
+    def _means(self, now_us: int, models: Gaussians) -> list[Alarm]:
+        old, new = _split(self.means, FAST_NEWEST)
+        model = models(self.digest) if len(old) >= MEAN_REFERENCE else None
+        if model is None:
+            return []
+        levels, gaussians, _ = model
+        if not self._white:
+            reference = np.stack(old).astype(np.float64)
+            self._white = {"reference": _whitened(gaussians, reference)}
+        newest = np.stack(new).astype(np.float64)
+        found = []
+        ends = np.cumsum([gaussian.dimension for gaussian in gaussians])
+        for index, (level, gaussian) in enumerate(zip(levels, gaussians, strict=True)):
+            place = slice(int(ends[index]) - gaussian.dimension, int(ends[index]))
+            white = self._white["reference"][index]
+            before, after = drift.mean_shifts(white, gaussian.whiten(newest[:, place]))
+            t, dof = drift.shift_t(before, after, floor=float(np.sqrt(2.0 / gaussian.rank)))
+            size = float(np.sqrt(np.exp(np.median(after)) / gaussian.rank))
+            facts: dict[str, Any] = {"before": 0.0, "after": size, "what": f"mean of level {level}, whitened"}
+            test = f"mean:{level}"
+            alarms = self._judge("mean", test, max(t, 0.0), dof, self.alpha_fast, now_us, facts)
+            if alarms and alarms[0].began:
+                was = np.stack(old).mean(axis=0, dtype=np.float64)[place]
+                top = drift.top_directions(gaussian, was, newest[:, place].mean(axis=0))
+                alarms[0].facts["directions"] = [[channel, change] for channel, change in top]
+            found += alarms
+        return found
+
+    def _failures(self, now_us: int) -> list[Alarm]:
+        old, new = _split(self.roots, SLOW_NEWEST)
+        if len(old) < SLOW_REFERENCE[0]:
+            return []
+        t, dof = drift.shift_t(old, new, floor=0.5 / np.sqrt(SLOW), robust=False)
+        facts = {
+            "before": float(np.mean(np.square(old))),
+            "after": float(np.mean(np.square(new))),
+            "what": "share of failures",
+        }
+        return self._judge("failures", "failures", t, dof, self.alpha_slow, now_us, facts)
+
+    def _judge(
+        self, kind: str, test: str, t: float, dof: float, alpha: float, now_us: int, facts: dict[str, Any]
+    ) -> list[Alarm]:
+        limit = drift.quantile_t(alpha, dof)
+        facts |= {"t": float(np.clip(t, -1e9, 1e9)), "limit": limit}
+        if abs(t) > limit:
+            began = test not in self.alarms
+            self.alarms[test] = 0
+            return [self._alarm(kind, test, True, now_us, facts)] if began else []
+        if test in self.alarms:
+            self.alarms[test] = self.alarms[test] + 1 if abs(t) < CALM * limit else 0
+            if self.alarms[test] >= QUIET_BLOCKS:
+                del self.alarms[test]
+                return [self._alarm(kind, test, False, now_us, facts)]
+        return []
+
+    def _alarm(self, kind: str, test: str, began: bool, now_us: int, facts: dict[str, Any]) -> Alarm:
+        return Alarm(kind, self.camera, test, began, now_us, self.starts[0], facts)
+
+
+_FACTS = (
+    *("frames", "digest", "calibration", "shares", "images", "roots", "starts", "alarms", "evaluated_us"),
+    *("slow_failed", "slow_count", "early_failed"),
+)
+_BLOCK_FACTS = ("count", "since_us", "low", "failed", "statistics", "told")
+
+
+def _push(values: list[Any], value: Any, reference: int, newest: int, *, hold: bool) -> None:
+    """Append; of a full reference the newest move on, and while it is held nothing new enters it."""
+    values.append(value)
+    if len(values) > reference + newest or (hold and len(values) > newest + 1):
+        del values[-newest - 1]
+
+
+def _split(values: list[Any], newest: int) -> tuple[list[Any], list[Any]]:
+    return values[:-newest], values[-newest:]
+
+
+def _whitened(gaussians: Sequence[Gaussian], rows: Array) -> list[Array]:
+    ends = np.cumsum([gaussian.dimension for gaussian in gaussians])
+    return [
+        gaussian.whiten(rows[:, int(end) - gaussian.dimension : int(end)])
+        for gaussian, end in zip(gaussians, ends, strict=True)
+    ]
+
+
+def sentence(alarm: Alarm, clock: str) -> str:
+    """One line for a person, such as: lighting changed on camera cam7 at 14:03 (exposure -18 %)."""
+    facts: Mapping[str, Any] = alarm.facts
+    if not alarm.began:
+        return f"{_NAMES[alarm.kind]} is as before on camera {alarm.camera} at {clock} ({facts['what']})"
+    if alarm.kind == "image":
+        name = str(facts["what"])
+        said = _IMAGE[name]
+        return f"{said} changed on camera {alarm.camera} at {clock} ({name} {_signed(facts['change'])})"
+    if alarm.kind == "mean":
+        where = ", ".join(f"channel {channel} {change:+.1f}" for channel, change in facts.get("directions", ()))
+        return f"features moved on camera {alarm.camera} at {clock} ({facts['what']}: {facts['after']:.2f}; {where})"
+    if alarm.kind == "new_camera":
+        return f"the model does not fit the new camera {alarm.camera} at {clock} ({facts['after']:.0%} of frames fail)"
+    shares = f"{facts['before']:.1%} before, {facts['after']:.1%} now"
+    return f"{_NAMES[alarm.kind]} changed on camera {alarm.camera} at {clock} ({facts['what']}: {shares})"
+
+
+def _signed(change: float) -> str:
+    return f"{'+' if change >= 0 else '−'}{abs(change):.0%}".replace("%", " %")
+
+
+_NAMES = {
+    "scores": "the distribution of scores",
+    "failures": "the share of failures",
+    "image": "the picture",
+    "mean": "the features' mean",
+    "new_camera": "the new camera",
+}
+_IMAGE = {
+    "exposure": "lighting",
+    "contrast": "contrast",
+    "sharpness": "focus",
+    "red": "colour balance",
+    "blue": "colour balance",
+}
