@@ -117,7 +117,7 @@ def test_a_learner_killed_at_any_instant_ends_with_the_same_bits(cli: Cli, clien
     other = Cli(cli.url, f"{cli.line}u")
     promote(client, other.line, ARTEFACT)
     write(client, other.line, items)
-    other("learn", "default", "--once", **SETTINGS)
+    other("learn", "default", "--once", env=SETTINGS)
     want = learnt(client, other.line)
     key = Keys(cli.line).learner("default")
     kills = 0
@@ -133,7 +133,7 @@ def test_a_learner_killed_at_any_instant_ends_with_the_same_bits(cli: Cli, clien
         if turn == 0:
             write(client, cli.line, items[1_600:])
         client.hdel(key, "owner")  # what its expiry would do, without the wait
-    cli("learn", "default", "--once", **SETTINGS)
+    cli("learn", "default", "--once", env=SETTINGS)
     assert kills == 6
     for have, level in zip(learnt(client, cli.line), want, strict=True):
         identical(have, level)
@@ -287,7 +287,7 @@ def test_chunks_are_small_and_old_ones_go(cli: Cli, client: Redis) -> None:
 
 def test_moments_of_files_merge_and_subtract(cli: Cli, client: Redis, tmp_path: Any) -> None:
     write(client, cli.line, made(1_600))
-    cli("learn", "default", "--once", "--empty", **SETTINGS)
+    cli("learn", "default", "--once", "--empty", env=SETTINGS)
     one, both, rest = (str(tmp_path / name) for name in ("one", "both", "rest"))
     cli("moments", "export", "default", "-o", one)
     twice = json.loads(cli("moments", "merge", one, one, "-o", both, "--json").stdout)
@@ -298,7 +298,7 @@ def test_moments_of_files_merge_and_subtract(cli: Cli, client: Redis, tmp_path: 
     assert moments[0].count == learnt(client, cli.line)[0].count
     assert np.allclose(moments[2].scatter, learnt(client, cli.line)[2].scatter, rtol=1e-9, atol=1e-12)
     assert {"subtracted": "one"} in lineage
-    cli("moments", "import", "default", both, "--by", "ada", **SETTINGS)
+    cli("moments", "import", "default", both, "--by", "ada", env=SETTINGS)
     assert learnt(client, cli.line)[0].count == twice["frames"]
     shown = json.loads(cli("moments", "show", "default", "--json").stdout)
     assert shown["count"] == twice["frames"]
@@ -308,7 +308,7 @@ def test_moments_of_files_merge_and_subtract(cli: Cli, client: Redis, tmp_path: 
 def test_orders_of_an_operator_reach_the_learner(cli: Cli, client: Redis) -> None:
     write(client, cli.line, made(31))
     cli("drift", "freeze", "default", "--note", "tool change", "--by", "ada")
-    cli("learn", "default", "--once", **SETTINGS)
+    cli("learn", "default", "--once", env=SETTINGS)
     assert "ada: tool change" in cli("drift", "list", "default").stdout
     (row,) = json.loads(cli("drift", "list", "default", "--json").stdout)
     assert (row["kind"], row["order"], row["by"]) == ("order", "freeze", "ada")
