@@ -56,7 +56,8 @@ def made(count: int, first: int = 0, seed: int = 7) -> list[FeatureEvent]:
 
 
 def session(client: Redis, line: str, owner: str = "one", **options: Any) -> Session:
-    options = {"rhythm": Rhythm(checkpoint_s=1e9), "sleep": lambda seconds: None} | options
+    quiet: dict[str, Any] = {"rhythm": Rhythm(checkpoint_s=1e9), "sleep": lambda seconds: None}
+    options = quiet | options
     return Session(client, line, "default", options.pop("policy", POLICY), owner=owner, **options)
 
 

@@ -9,11 +9,13 @@ from prometheus_client import CollectorRegistry
 
 from gaussline.worker.broker.ledger import Ledger
 from gaussline.worker.broker.line_state import LineState
+from gaussline.worker.telemetry.learning import LearnerMetrics
 from gaussline.worker.telemetry.line_metrics import LineMetrics
 from gaussline.worker.telemetry.metrics import LATENCY_BUCKETS, Metrics
 
 PROCESSES = {
     "worker": "`gaussline worker`, port 9108.",
+    "learner": "`gaussline learn`, where it is given a port.",
     "exporter": "`gaussline exporter`, port 9109: what belongs to the line and not to a process, read at each scrape.",
 }
 _SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
@@ -43,7 +45,9 @@ def catalogue() -> list[MetricInfo]:
     line = CollectorRegistry()
     empty = LineState("line", Ledger((), 0), {}, (), (), {}, {}, (), {}, {}, 0, 0)
     line.register(LineMetrics(lambda: empty, "line", 0))
-    found = [*_describe("worker", worker), *_describe("exporter", line)]
+    learner = CollectorRegistry()
+    LearnerMetrics(learner, "line", "model")
+    found = [*_describe("worker", worker), *_describe("exporter", line), *_describe("learner", learner)]
     return sorted(found, key=lambda metric: (metric.process, metric.name))
 
 
