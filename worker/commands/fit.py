@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from gaussline.worker.commands.console import err, out, progress
 from gaussline.worker.commands.options import load_settings, who, write_file
 from gaussline.worker.contract.keys import check_name
 from gaussline.worker.errors import SourceError
+
+DEFAULT_GRID = 3
+"""Why, and what was measured: docs/defaults.md."""
 
 
 def fit(
@@ -32,6 +37,13 @@ def fit(
         Path | None, typer.Option(help="State-dict file of its weights; none takes torchvision's own.")
     ] = None,
     rate: Annotated[float, typer.Option(help="Stated false-positive rate: share of good parts that may fail.")] = 0.01,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="Working point: conformal, empirical, cross_conformal, pareto (rates below 1/n), chi_squared, "
+            "hotelling (both of one level) or robust (unnoticed defects among the frames)."
+        ),
+    ] = "conformal",
     calibration_share: Annotated[
         float, typer.Option(help="Share of the normal frames held back for the working point.")
     ] = 0.3,
@@ -42,6 +54,45 @@ def fit(
     variance: Annotated[float, typer.Option(help="Fraction of variance at which pca or npca cuts.")] = 0.99,
     rule: Annotated[str, typer.Option(help="Combination of levels: sum, mean, max or standardised.")] = "sum",
     levels: Annotated[str | None, typer.Option(help="Comma-separated levels; none takes all.")] = None,
+    grid: Annotated[
+        int,
+        typer.Option(
+            help="Cut levels of at most 512 channels into grid x grid regions, each with its own Gaussian; 1 is the "
+            "paper's: the whole picture.",
+            min=1,
+            max=16,
+        ),
+    ] = DEFAULT_GRID,
+    views: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated views whose features are averaged, each a pass of the backbone: identity, hflip, "
+            "vflip, rot90, rot180, rot270, brightness:F."
+        ),
+    ] = None,
+    input_size: Annotated[
+        int | None, typer.Option(help="Side of the network's input in pixels; none takes the native one.", min=32)
+    ] = None,
+    folds: Annotated[int, typer.Option(help="Folds of cross_conformal.", min=2)] = 5,
+    robust: Annotated[
+        bool, typer.Option("--robust", help="Leave out frames that look defective; working point: --method robust.")
+    ] = False,
+    suspects: Annotated[
+        int, typer.Option(help="List so many of the most suspicious training images, with heat maps.", min=0)
+    ] = 0,
+    suspects_to: Annotated[
+        Path, typer.Option(help="Folder for the heat maps of the suspects.", file_okay=False)
+    ] = Path("suspects"),
+    holdout: Annotated[
+        float,
+        typer.Option(
+            help="Share of the normal frames that neither fits nor calibrates, but shows the realised rate. Normal "
+            "test images (test/good) always do.",
+            min=0.0,
+            max=0.9,
+        ),
+    ] = 0.0,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out; they are listed.")] = False,
     numeric_mode: Annotated[
         str, typer.Option(help="float32, bfloat16 or tf32; it belongs to the model, and workers compute in it.")
     ] = "float32",
@@ -61,6 +112,9 @@ def fit(
     The working point comes from frames the fit has not seen; a rate they are too few for is refused, with the number
     that is needed.
 
+    A level is as far out as its farthest region, a frame as its levels together (docs/defaults.md says why, and what
+    was measured); '--grid 1' is the paper's own setting.
+
     From recorded events, frames that passed teach, and the reservoir calibrates: a share of all frames, drawn before
     they were scored (GAUSSLINE_RESERVOIR_SHARE), failed ones included. Defective parts in it make the working point
     milder: with more of them than the stated rate, fit on a folder of parts that are known to be good.
@@ -69,12 +123,12 @@ def fit(
     """
     from gaussline.worker.broker.client import connect
     from gaussline.worker.broker.registry import Registry
+    from gaussline.worker.gaussian.calibration import Method
     from gaussline.worker.gaussian.combination import Rule
     from gaussline.worker.gaussian.covariance import Estimator
     from gaussline.worker.gaussian.density import Projection
-    from gaussline.worker.learning.dataset import read_dataset
     from gaussline.worker.learning.fit import FitOptions, fit_model, report
-    from gaussline.worker.learning.pipeline import BackboneOptions, read_features
+    from gaussline.worker.learning.pipeline import BackboneOptions
     from gaussline.worker.learning.recorded import read_recorded
 
     settings = load_settings(redis_url=redis_url, line=line)
@@ -82,11 +136,14 @@ def fit(
     options = FitOptions(
         rate=rate,
         calibration_share=calibration_share,
+        method=choice(Method, method, "--method"),
         estimator=choice(Estimator, estimator, "--estimator"),
         projection=choice(Projection, projection, "--projection"),
         variance=variance,
         rule=choice(Rule, rule, "--rule"),
         seed=seed,
+        folds=folds,
+        robust=robust,
     )
     client: Any = None
     registry = None
@@ -114,26 +171,22 @@ def fit(
     else:
         if folder is None:
             raise typer.BadParameter("give a folder, or --events MODEL", param_hint="FOLDER")
-        data = read_dataset(folder)
-        samples = [sample for sample in data.normal if sample.fixed_split != "test"]
-        err().print(f"{len(samples)} normal frames in {folder}")
-        extractor = BackboneOptions(
+        backbones = BackboneOptions(
             backbone,
             weights,
-            levels=None if levels is None else tuple(part.strip() for part in levels.split(",")),
+            levels=_words(levels) or None,
+            input_size=input_size,
             numeric_mode=numeric_mode,
+            grid=grid,
+            views=_words(views),
             device=settings.device,
             memory_format=settings.memory_format,
             compile=settings.compile,
             threads=settings.torch_threads,
-        ).open()
-        err().print(f"{backbone} runs as {extractor.runtime}")
-        with progress() as bar:
-            task = bar.add_task("features", total=len(samples))
-            images = read_features(
-                extractor, samples, threads=settings.decode_threads, progress=lambda done: bar.advance(task, done)
-            )
-        model = fit_model(images.features, extractor.spec, options, {"folder": folder.name})
+        )
+        model = _fit_folder(
+            folder, backbones, options, holdout, skip_bad, settings.decode_threads, suspects, suspects_to
+        )
     text = report(model)
     artefact = model.to_artefact()
     result: dict[str, Any] = {
@@ -162,16 +215,96 @@ def fit(
         out().print(f"It judges nothing yet: gaussline models promote {name} {result['version']}", highlight=False)
 
 
+def _fit_folder(
+    folder: Path,
+    backbones: Any,
+    options: Any,
+    holdout: float,
+    skip_bad: bool,
+    threads: int,
+    suspects: int,
+    suspects_to: Path,
+) -> Any:
+    """Read a folder's normal images, fit, and say what a person should know."""
+    import numpy as np
+
+    from gaussline.worker.learning.fit import fit_model, realised
+    from gaussline.worker.learning.normal_images import read_normal
+    from gaussline.worker.learning.suspects import write_suspects
+
+    extractor = backbones.open()
+    err().print(f"{backbones.name} runs as {extractor.runtime}")
+    with progress() as bar:
+        task = bar.add_task("features", total=None)
+        images = read_normal(
+            folder,
+            extractor,
+            skip_bad=skip_bad,
+            threads=threads,
+            progress=lambda done, total: bar.update(task, advance=done, total=total),
+        )
+    for path, why in images.skipped:
+        err().print(f"skipped {path}: {why}", highlight=False, markup=False)
+    for warning in images.warnings:
+        err().print(f"[yellow]warning:[/] {warning}")
+    count = len(images.samples)
+    order = np.random.default_rng([options.seed, 2]).permutation(count)
+    aside, own = order[: round(holdout * count)], np.sort(order[round(holdout * count) :])
+    err().print(f"{own.size} normal frames in {folder}" + (f", {aside.size} held out" if aside.size else ""))
+    features = [level[own] for level in images.features]
+    info = {"folder": folder.name, "skipped": len(images.skipped)}
+    model = fit_model(features, extractor.spec, options, info, digests=images.digests[own])
+    shown = [level[aside] for level in images.features]
+    if images.test is not None:
+        shown = [np.concatenate(both) for both in zip(shown, images.test, strict=True)]
+    if len(shown[0]):
+        model = replace(model, info=dict(model.info) | realised(model.judge(shown).failed))
+    if suspects:
+        own_samples = [images.samples[row] for row in own]
+        found = write_suspects(extractor, own_samples, features, options, suspects, suspects_to)
+        err().print(suspects_table(found, suspects_to))
+        model = replace(model, info=dict(model.info) | {"suspects": [one.to_dict() for one in found]})
+    return model
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return () if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def suspects_table(found: Any, folder: Path) -> Table:
+    """The most suspicious training images, worst first."""
+    table = Table(title=f"the most suspicious training images; heat maps in {folder}/")
+    for column in ("image", "score", "p-value among the others", "left out by --robust"):
+        table.add_column(column, justify="left" if column == "image" else "right")
+    for one in found:
+        table.add_row(Text(str(one.path)), f"{one.score:.4g}", f"{one.p_value:.2g}", "yes" if one.left_out else "no")
+    return table
+
+
 def fit_table(text: dict[str, Any]) -> Table:
-    """The report of a fit, as a table."""
-    table = Table(
-        title=f"fitted on {text['training_frames']} frames, working point from {text['calibration_frames']} others: "
-        f"{text['method']} at {text['stated_rate']:.2%}, threshold {text['threshold']:.4g}"
+    """The report of a fit, as a table: a level a row, of a level cut into regions the worst of its numbers."""
+    title = (
+        f"fitted on {text['training_frames']} frames, working point from {text['calibration_frames']} "
+        f"{'of them' if text['method'] == 'cross_conformal' else 'others'}: {text['method']} at "
+        f"{text['stated_rate']:.3%}, threshold {text['threshold']:.4g}\n{text['promise']}"
     )
-    for column in ("level", "frames", "shrinkage", "condition number"):
+    if "realised_rate" in text:
+        low, high = text["realised_interval"]
+        title += (
+            f"\nstated {text['stated_rate']:.3%}, realised {text['realised_rate']:.2%} of {text['held_out_frames']} "
+            f"unseen normal frames, 95 % interval {low:.2%} … {high:.2%}"
+        )
+    if "warning" in text:
+        title += f"\nwarning: {text['warning']}"
+    table = Table(title=title)
+    for column in ("level", "regions", "frames", "shrinkage", "condition number"):
         table.add_column(column, justify="left" if column == "level" else "right")
+    levels: dict[str, list[dict[str, Any]]] = {}
     for level in text["levels"]:
-        table.add_row(level["level"], f"{level['count']:.0f}", f"{level['shrinkage']:.4f}", f"{level['condition']:.3g}")
+        levels.setdefault(level["level"].partition("@")[0], []).append(level)
+    for name, parts in levels.items():
+        shrinkage, condition = (max(part[key] for part in parts) for key in ("shrinkage", "condition"))
+        table.add_row(name, str(len(parts)), f"{parts[0]['count']:.0f}", f"{shrinkage:.4f}", f"{condition:.3g}")
     return table
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": ("gaussline.worker.commands.demo", "demo", "A whole line on this machine: the quickest look."),
     "fit": ("gaussline.worker.commands.fit", "fit", "Fit a model on normal frames and publish it."),
     "evaluate": ("gaussline.worker.commands.evaluate", "evaluate", "AUROC of a folder with known defects."),
+    "calibrate": ("gaussline.worker.commands.calibrate", "calibrate", "Another working point, same Gaussians."),
     "models": ("gaussline.worker.commands.models", "app", "Versions: list, show, promote, rollback, …"),
     "status": ("gaussline.worker.commands.status", "status", "The whole line on one screen, live."),
     "doctor": ("gaussline.worker.commands.doctor", "doctor", "Check an installation, and say what to do."),

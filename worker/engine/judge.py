@@ -147,22 +147,20 @@ class BackboneJudge:
 
     def _score(self, entry: Entry[PreparedModel], features: list[torch.Tensor]) -> list[Judgement]:
         model, spec = entry.model, entry.model.spec
-        distances = self.scorer.distances(features, entry.prepared)
-        scores = model.combination.combine(distances)
+        distances, decisions = self.scorer.decide(features, model, entry.prepared)
+        scores = decisions.scores
         if not np.isfinite(scores).all():
             raise ModelError(f"model {entry.ref.name} version {entry.ref.version} gave scores that are not finite")
-        p_values = model.working_point.p_value(scores)
-        failed = model.working_point.fails(scores)
         levels = [cut.level for cut in spec.cuts]
         by_level = model.combination.by_level(distances)
         written = [level.cpu().numpy() for level in features] if self.write_features else []
         return [
             Judgement(
                 model=entry.ref,
-                failed=bool(failed[row]),
+                failed=bool(decisions.failed[row]),
                 score=float(scores[row]),
                 threshold=model.working_point.threshold,
-                p_value=float(p_values[row]),
+                p_value=float(decisions.p_values[row]),
                 level_scores=dict(zip(levels, by_level[row].tolist(), strict=True)),
                 backbone=spec.name,
                 spec_digest=spec.digest,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gaussline.worker.errors import FitError
-from gaussline.worker.gaussian.calibration import frames_needed
+from gaussline.worker.gaussian.frames import frames_needed
 
 Array = NDArray[np.float64]
 

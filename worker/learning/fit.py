@@ -16,11 +16,21 @@ from numpy.typing import ArrayLike, NDArray
 from gaussline.worker.contract.model import Model, groups_of
 from gaussline.worker.contract.spec import BackboneSpec
 from gaussline.worker.errors import FitError
-from gaussline.worker.gaussian.calibration import Method, attainable_rate, calibrate, clopper_pearson, frames_needed
+from gaussline.worker.gaussian.calibration import (
+    BY_LAW,
+    PROMISES,
+    Method,
+    attainable_rate,
+    clopper_pearson,
+    cross_point,
+    frames_needed,
+)
 from gaussline.worker.gaussian.combination import Combination, Rule
 from gaussline.worker.gaussian.covariance import Estimator
 from gaussline.worker.gaussian.density import Gaussian, Projection, fit_gaussian
 from gaussline.worker.gaussian.moments import Moments
+from gaussline.worker.learning.robust_fit import Suspicion, suspicion
+from gaussline.worker.learning.working_point import calibration_frames_needed, working_point
 
 UPDATE_FRAMES = 256
 FOLDS = 5
@@ -36,7 +46,9 @@ class FitOptions:
         rate: stated false-positive rate.
         calibration_share: share of the normal frames held back for the working point.
         variance: fraction of variance at which PCA or NPCA cuts.
-        seed: of the draw of calibration frames.
+        folds: of a cross-conformal working point, whose fits see all frames but their own fold's.
+        robust: leave out the frames that cross-fitted scores make suspicious (see `robust_fit`).
+        seed: of the draw of calibration frames, and of folds.
     """
 
     rate: float = 0.01
@@ -47,9 +59,18 @@ class FitOptions:
     variance: float = 0.99
     rule: Rule = Rule.SUM
     seed: int = 0
+    folds: int = FOLDS
+    robust: bool = False
 
     def __post_init__(self) -> None:
         frames_needed(self.rate)
+        if self.folds < 2:
+            raise FitError(f"{self.folds} folds are none: give at least 2")
+        if self.method is Method.CROSS_CONFORMAL and (self.rule is Rule.STANDARDISED or self.robust):
+            raise FitError(
+                "cross_conformal keeps folds apart, and a standardised combination or a robust fit would carry what "
+                "they learn from one to the other: use conformal, or another rule"
+            )
         if not 0.0 < self.calibration_share < 1.0:
             raise FitError(f"calibration share {self.calibration_share} is not between 0 and 1")
 
@@ -60,8 +81,10 @@ class FitOptions:
     @property
     def frames_needed(self) -> int:
         """Fewest normal frames from which both the rate and a covariance can be had."""
-        needed = frames_needed(self.rate)
-        count = int((needed - 0.5) / self.calibration_share)
+        needed = calibration_frames_needed(self.method, self.rate)
+        if self.method is Method.CROSS_CONFORMAL:
+            return max(needed, FEWEST_TRAINING + 1, self.folds)
+        count = max(int((needed - 0.5) / self.calibration_share), 0)
         while self.held(count) < needed or count - self.held(count) < FEWEST_TRAINING:
             count += 1
         return count
@@ -108,6 +131,27 @@ def fit_rows(
 ) -> Fitted:
     """Fit on some rows of (n, d) features a level, and on nothing else. Raises FitError naming the level."""
     arrays = [np.asarray(level) for level in features]
+    if options.robust:
+        rows = suspects(arrays, rows, levels, options).kept
+    return _fit_rows(arrays, rows, levels, options)
+
+
+def suspects(
+    features: Sequence[ArrayLike], rows: NDArray[np.intp], levels: Sequence[str], options: FitOptions
+) -> Suspicion:
+    """How suspicious each of some rows is among the others. Raises FitError."""
+    arrays = [np.asarray(level) for level in features]
+
+    def score(on: NDArray[np.intp], scored: NDArray[np.intp]) -> NDArray[np.float64]:
+        fitted = _fit_rows(arrays, on, levels, options)
+        return fitted.combination.combine(fitted.distances(arrays, scored))
+
+    return suspicion(rows, score, seed=options.seed)
+
+
+def _fit_rows(
+    arrays: Sequence[NDArray[Any]], rows: NDArray[np.intp], levels: Sequence[str], options: FitOptions
+) -> Fitted:
     moments = fit_moments([level[rows] for level in arrays])
     gaussians = fit_gaussians(moments, levels, options)
     return Fitted(gaussians, _combination(arrays, rows, levels, options), moments)
@@ -120,6 +164,7 @@ def fit_model(
     info: dict[str, Any] | None = None,
     *,
     calibrating: NDArray[np.bool_] | None = None,
+    digests: NDArray[np.uint64] | None = None,
 ) -> Model:
     """Fit and calibrate on (n, d) features a level of normal frames. Raises FitError, with the frames needed.
 
@@ -129,28 +174,79 @@ def fit_model(
     Args:
         calibrating: (n,) where the frames that calibrate were drawn already, by chance and before anybody looked: which
             ones. `options.calibration_share` is not used then.
+        digests: (n,) of the frames' files, where there are files; the model keeps those it was fitted on.
     """
     arrays = _checked(features, spec)
     count = len(arrays[0])
+    if options.method is Method.CROSS_CONFORMAL:
+        if calibrating is not None:
+            raise FitError("cross_conformal takes every frame for both: a drawn reservoir has no part in it")
+        return _cross_fitted(arrays, spec, options, info or {}, digests)
     if calibrating is not None:
         calibration, training = np.flatnonzero(calibrating), np.flatnonzero(~calibrating)
-        held = len(calibration)
     else:
         held = options.held(count)
-        if held < frames_needed(options.rate) or count - held < FEWEST_TRAINING:
+        if held < calibration_frames_needed(options.method, options.rate) or count - held < FEWEST_TRAINING:
             _refuse(count, options)
         order = np.random.default_rng(options.seed).permutation(count)
         calibration, training = order[:held], order[held:]
     fitted = fit_rows(arrays, training, spec.levels, options)
-    point = calibrate(fitted.combination.combine(fitted.distances(arrays, calibration)), options.rate, options.method)
+    scores = fitted.combination.combine(fitted.distances(arrays, calibration))
+    point = working_point(options.method, options.rate, scores, fitted.gaussians, fitted.combination, seed=options.seed)
+    kept = round(fitted.moments[0].count)
+    told = {"training_frames": kept, "calibration_frames": len(calibration), "seed": options.seed}
+    if options.robust:
+        told["left_out"] = len(training) - kept
+    if options.method in BY_LAW and scores.size:
+        # What the law does not take, it can be held against.
+        told |= realised(point.fails(scores))
     return Model(
         spec,
         fitted.gaussians,
         fitted.combination,
         point,
         fitted.moments,
-        {"training_frames": len(training), "calibration_frames": held, "seed": options.seed, **(info or {})},
+        told | (info or {}),
+        trained_on=_digests(digests, training),
     )
+
+
+def _cross_fitted(
+    arrays: list[NDArray[Any]],
+    spec: BackboneSpec,
+    options: FitOptions,
+    info: dict[str, Any],
+    digests: NDArray[np.uint64] | None,
+) -> Model:
+    """Every frame fits and calibrates: one fit a fold on the frames of the others, and one on all for what is shown."""
+    count = len(arrays[0])
+    if count < options.frames_needed:
+        raise FitError(
+            f"{count} normal frames are too few for a cross-conformal false-positive rate of {options.rate:g}: "
+            f"give at least {options.frames_needed}"
+        )
+    order = np.random.default_rng(options.seed).permutation(count)
+    fits, scores = [], []
+    for fold in np.array_split(order, options.folds):
+        fitted = fit_rows(arrays, np.setdiff1d(order, fold), spec.levels, options)
+        fits.append(fitted.gaussians)
+        scores.append(fitted.combination.combine(fitted.distances(arrays, fold)))
+    whole = fit_rows(arrays, np.sort(order), spec.levels, options)
+    told = {"training_frames": count, "calibration_frames": count, "folds": options.folds, "seed": options.seed}
+    return Model(
+        spec,
+        whole.gaussians,
+        whole.combination,
+        cross_point(scores, options.rate),
+        whole.moments,
+        told | info,
+        tuple(fits),
+        _digests(digests, order),
+    )
+
+
+def _digests(digests: NDArray[np.uint64] | None, rows: NDArray[np.intp]) -> NDArray[np.uint64]:
+    return np.empty(0, np.uint64) if digests is None else np.sort(digests[rows])
 
 
 def _checked(features: Sequence[ArrayLike], spec: BackboneSpec) -> list[NDArray[Any]]:
@@ -167,9 +263,11 @@ def _checked(features: Sequence[ArrayLike], spec: BackboneSpec) -> list[NDArray[
 def _refuse(count: int, options: FitOptions) -> None:
     held = options.held(count)
     told = f"{count} normal frames, of which {held} ({options.calibration_share:.0%}) are held back for calibration, "
-    told += f"are too few for a false-positive rate of {options.rate:g}, which needs {frames_needed(options.rate)} of "
+    told += f"are too few for a false-positive rate of {options.rate:g}, which needs "
+    told += f"{calibration_frames_needed(options.method, options.rate)} of "
     told += f"them: give at least {options.frames_needed} normal frames"
-    if held and count - held >= FEWEST_TRAINING:
+    by_rate = options.method in (Method.CONFORMAL, Method.EMPIRICAL)
+    if by_rate and held and count - held >= FEWEST_TRAINING:
         told += f", or state a rate of at least {attainable_rate(held):.3g}"
     raise FitError(told)
 
@@ -196,24 +294,35 @@ def _distances(
     return np.stack([g.mahalanobis(level if rows is None else level[rows]) for g, level in pairs], axis=1)
 
 
+def realised(failed: NDArray[np.bool_]) -> dict[str, Any]:
+    """The realised rate among (n,) normal frames that neither fit nor working point has seen, with its interval."""
+    low, high = clopper_pearson(int(failed.sum()), failed.size)
+    return {
+        "held_out_frames": int(failed.size),
+        "realised_rate": float(failed.mean()),
+        "realised_interval": [low, high],
+    }
+
+
 def report(model: Model, held_out: Sequence[ArrayLike] | None = None) -> dict[str, Any]:
     """What a person should know of a model: conditioning a level, and the stated beside the realised rate."""
+    point = model.working_point
     text: dict[str, Any] = {
-        "stated_rate": model.working_point.rate,
-        "threshold": model.working_point.threshold,
-        "method": model.working_point.method.value,
+        "stated_rate": point.rate,
+        "threshold": point.threshold,
+        "method": point.method.value,
+        "promise": PROMISES[point.method],
+        "rule": model.combination.rule.value,
         "levels": [
             {"level": name, **gaussian.describe()}
             for name, gaussian in zip(model.spec.levels, model.gaussians, strict=True)
         ],
         **model.info,
     }
+    if point.warning:
+        text["warning"] = point.warning
+    if point.interval is not None:
+        text["interval"] = list(point.interval)
     if held_out is not None and len(np.asarray(held_out[0])):
-        failed = model.working_point.fails(model.scores(list(held_out)))
-        low, high = clopper_pearson(int(failed.sum()), failed.size)
-        text |= {
-            "held_out_frames": int(failed.size),
-            "realised_rate": float(failed.mean()),
-            "realised_interval": [low, high],
-        }
+        text |= realised(model.judge(held_out).failed)
     return text

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gaussline.worker.contract.model import Model
+from gaussline.worker.contract.model import Decisions, Model
 from gaussline.worker.contract.spec import BackboneSpec
 from gaussline.worker.errors import ModelError
+from gaussline.worker.gaussian.density import Gaussian
 from gaussline.worker.vision.numeric import numeric_mode
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,15 +25,18 @@ class PreparedModel:
     Attributes:
         means: (d,) a level, float64.
         whitenings: (d, k) a level, float32: the transposed whitening matrix.
+        folds: the same of each fold's fit, where the working point is cross-conformal.
     """
 
     means: tuple[torch.Tensor, ...]
     whitenings: tuple[torch.Tensor, ...]
+    folds: tuple[PreparedModel, ...] = ()
 
     @property
     def size_bytes(self) -> int:
         """Device memory it takes."""
-        return sum(tensor.nbytes for tensor in (*self.means, *self.whitenings))
+        own = sum(tensor.nbytes for tensor in (*self.means, *self.whitenings))
+        return own + sum(fold.size_bytes for fold in self.folds)
 
 
 class Scorer:
@@ -51,15 +57,27 @@ class Scorer:
         float32 cannot hold its whitening.
         """
         self._spec.check_against(model.spec)
+        levels = model.spec.levels
+        folds = tuple(self._prepare(levels, fold) for fold in model.folds)
+        return replace(self._prepare(levels, model.gaussians), folds=folds)
+
+    def _prepare(self, levels: Sequence[str], gaussians: Sequence[Gaussian]) -> PreparedModel:
         whitenings = []
-        for level, gaussian in zip(model.spec.levels, model.gaussians, strict=True):
+        for level, gaussian in zip(levels, gaussians, strict=True):
             # Contiguous as (d, k): a product with a transposed view takes twice as long for a few rows.
             whitening = torch.as_tensor(gaussian.whitening).T.to(self._device, torch.float32).contiguous()
             if not torch.isfinite(whitening).all():
                 raise ModelError(f"the whitening of level {level} does not fit float32: its condition is too high")
             whitenings.append(whitening)
-        means = tuple(torch.as_tensor(g.mean, dtype=torch.float64).to(self._device) for g in model.gaussians)
+        means = tuple(torch.as_tensor(g.mean, dtype=torch.float64).to(self._device) for g in gaussians)
         return PreparedModel(means, tuple(whitenings))
+
+    def decide(
+        self, features: Sequence[torch.Tensor], model: Model, prepared: PreparedModel
+    ) -> tuple[Array, Decisions]:
+        """(n, d) features a level to (n, L) distances and what the model decides by them."""
+        distances = self.distances(features, prepared)
+        return distances, model.decide(distances, [self.distances(features, fold) for fold in prepared.folds])
 
     def distances(self, features: Sequence[torch.Tensor], prepared: PreparedModel) -> NDArray[np.float64]:
         """(n, d) float32 features a level to (n, L) distances (not squared). NaN where a feature is not finite."""
