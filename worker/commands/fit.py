@@ -232,6 +232,8 @@ def _fit_folder(
     from gaussline.worker.learning.normal_images import read_normal
     from gaussline.worker.learning.suspects import write_suspects
 
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is no folder")  # before a backbone is fetched
     extractor = backbones.open()
     err().print(f"{backbones.name} runs as {extractor.runtime}")
     with progress() as bar:
