@@ -23,7 +23,7 @@ from gaussline.producer.message import Message
 from gaussline.producer.receipt import Receipt, Stats, Status
 from gaussline.producer.shot import Shot, deadline_us, to_us
 from gaussline.worker.broker.admission import Admission
-from gaussline.worker.broker.client import connect
+from gaussline.worker.broker.client import open_redis
 from gaussline.worker.contract.frame import Frame
 from gaussline.worker.contract.keys import check_name
 from gaussline.worker.contract.limits import ImageLimits
@@ -94,7 +94,7 @@ class Producer:
         self._deadline = deadline
         self._connect_for_s = connect_for_s
         self._clock: Clock = clock or SystemClock()
-        self._client = None if door is not None else _client(self.settings)
+        self._client = None if door is not None else open_redis(self.settings)
         self._door: Door = door or Admission(
             self._client,
             self.settings.line,
@@ -304,15 +304,3 @@ def _settings(settings: Settings | None, options: dict[str, Any]) -> Settings:
         return Settings.load(**options)
     given = {name: value for name, value in options.items() if value is not None}
     return Settings.load({}, **settings.model_dump() | given) if given else settings
-
-
-def _client(settings: Settings) -> Any:
-    password = None
-    if settings.redis_password_file is not None:
-        try:
-            password = settings.redis_password_file.read_text("utf-8").strip()
-        except OSError as error:
-            raise SettingsError(
-                f"redis_password_file {settings.redis_password_file} cannot be read: {error.strerror or error}"
-            ) from None
-    return connect(settings.redis_url.get_secret_value(), timeout_s=settings.redis_timeout_s, password=password)

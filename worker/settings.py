@@ -37,6 +37,10 @@ class Settings(BaseSettings):
     )
     redis_timeout_s: Seconds = Field(5.0, description="Time after which one call to Redis counts as failed.")
     redis_password_file: Path | None = Field(None, description="File that holds the Redis password.")
+    redis_tls_ca: Path | None = Field(None, description="Certificates that may sign the server's; none: the system's.")
+    redis_tls_cert: Path | None = Field(None, description="Our certificate, where the server asks clients for one.")
+    redis_tls_key: Path | None = Field(None, description="Its private key.")
+    redis_tls_check_hostname: bool = Field(True, description="The server's certificate must name its host.")
     line: str = Field("line1", description="Name of the line; the hash tag of all its keys.")
 
     # --- admission ---------------------------------------------------------------------------------------------------

@@ -98,9 +98,15 @@ def test_two_judges_double_nothing(way: Way) -> None:
         publish(way, PASS, camera="cam2", part=f"P-{number}")
         (one if number % 2 else two).step()
         (two if number % 2 else one).step()
+    publish(way, PASS, camera="cam1", part="P-6")
+    one.step()
+    publish(way, PASS, camera="cam2", part="P-6")
+    two.step()
+    one.step()  # its own book still has the part open
     for judge in (one, two, one, two):
         judge.step()
-    assert [answer["part"] for _, answer in answers(way)] == [f"P-{number}" for number in range(6)]
+    assert [answer["part"] for _, answer in answers(way)] == [f"P-{number}" for number in range(7)]
+    assert not way.client.exists(way.keys.parts_late), "and takes nothing for late that it read twice"
 
 
 def test_part_verdicts_have_subscribers_and_are_trimmed(way: Way, cli: Cli) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import redis
@@ -12,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from gaussline.worker.errors import BrokerError, BrokerUnavailable, SettingsError
+from gaussline.worker.settings import Settings
 
 Redis: TypeAlias = Any
 """A redis-py client that answers bytes. Its own annotations mix sync and async answers, and help nobody here."""
@@ -24,10 +27,26 @@ def redact(text: str) -> str:
     return _SECRET.sub(r"\1***@", text)
 
 
-def connect(url: str, *, timeout_s: float = 5.0, password: str | None = None) -> Redis:
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How a rediss:// connection is secured.
+
+    Attributes:
+        ca: file of the certificates that may have signed the server's; None takes the system's.
+        cert, key: our own certificate and its key, where the server asks for one.
+        check_hostname: the server's certificate must name the host of the URL.
+    """
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    check_hostname: bool = True
+
+
+def connect(url: str, *, timeout_s: float = 5.0, password: str | None = None, tls: Tls | None = None) -> Redis:
     """A client for `url` (redis://, rediss:// or unix://). Connects on first use; answers bytes.
 
-    Raises SettingsError where the URL is none.
+    Raises SettingsError where the URL is none, or certificates are given for a connection without TLS.
     """
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
@@ -40,6 +59,10 @@ def connect(url: str, *, timeout_s: float = 5.0, password: str | None = None) ->
         options["password"] = password
     if not url.startswith("unix://"):
         options["socket_keepalive"] = True
+    if url.startswith("rediss://"):
+        options |= tls_options(tls or Tls())
+    elif tls is not None and tls != Tls():
+        raise SettingsError(f"redis_tls_… is set, but redis_url {redact(url)!r} is not rediss://")
     try:
         return redis.Redis.from_url(url, **options)
     except ValueError as error:
@@ -47,6 +70,40 @@ def connect(url: str, *, timeout_s: float = 5.0, password: str | None = None) ->
             f"redis_url {redact(url)!r} is no Redis URL ({redact(str(error))}): use redis://host:port/0, "
             "rediss://… for TLS, or unix:///path"
         ) from None
+
+
+def tls_options(tls: Tls) -> dict[str, Any]:
+    """The same as redis-py names it. Raises SettingsError for a file that cannot be read."""
+    for name, path in (("ca", tls.ca), ("cert", tls.cert), ("key", tls.key)):
+        try:
+            if path is not None:
+                path.open("rb").close()
+        except OSError as error:
+            raise SettingsError(f"redis_tls_{name} {path} cannot be read: {error.strerror or error}") from None
+    if (tls.cert is None) != (tls.key is None):
+        raise SettingsError("redis_tls_cert and redis_tls_key belong together: set both, or none")
+    options: dict[str, Any] = {"ssl_cert_reqs": "required", "ssl_check_hostname": tls.check_hostname}
+    named = {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
+    return options | {name: str(path) for name, path in named.items() if path is not None}
+
+
+def open_redis(settings: Settings) -> Redis:
+    """The client that the settings describe: URL, password file, TLS. Raises SettingsError."""
+    tls = Tls(settings.redis_tls_ca, settings.redis_tls_cert, settings.redis_tls_key, settings.redis_tls_check_hostname)
+    url, timeout_s = settings.redis_url.get_secret_value(), settings.redis_timeout_s
+    return connect(url, timeout_s=timeout_s, password=read_password(settings), tls=tls)
+
+
+def read_password(settings: Settings) -> str | None:
+    """The password of its file, None where there is none. Raises SettingsError."""
+    file = settings.redis_password_file
+    if file is None:
+        return None
+    try:
+        return file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        said = getattr(error, "strerror", None) or "it is no text"
+        raise SettingsError(f"redis_password_file {file} cannot be read: {said}") from None
 
 
 @contextmanager

@@ -44,8 +44,8 @@ class Source(Protocol):
     def register(self, subscriber: str, *, since: str = START) -> None:
         """Make a durable cursor."""
 
-    def subscribers(self) -> dict[str, str]:
-        """Every registered subscriber's cursor."""
+    def position(self, subscriber: str) -> str:
+        """A registered subscriber's cursor."""
 
     def ack(self, subscriber: str, entry_id: str) -> bool:
         """Move a cursor."""
@@ -142,7 +142,7 @@ class ExactlyOnce:
         if self._position is not None:
             return self._position
         self._source.register(self._subscriber)
-        stands = self._source.subscribers()[self._subscriber]
+        stands = self._source.position(self._subscriber)
         cursor = self._connection.cursor()
         try:
             for table in _TABLES:
@@ -172,8 +172,8 @@ class ExactlyOnce:
         return cursor.fetchone()
 
     def _check_gap(self, position: str, stands: str) -> None:
-        gone = max(self._source.deleted_up_to(), stands, key=_order)
-        if _order(gone) <= _order(position) or self._accept_gap:
+        gone = max(self._source.deleted_up_to(), stands, key=entry_order)
+        if entry_order(gone) <= entry_order(position) or self._accept_gap:
             return
         raise NotFound(
             f"verdicts of line {self._source.line} after entry {position} were given up before this database had them "
@@ -241,6 +241,7 @@ def _mark(connection: Any, paramstyle: str | None) -> str:
     return _MARKS[style]
 
 
-def _order(entry_id: str) -> tuple[int, int]:
+def entry_order(entry_id: str) -> tuple[int, int]:
+    """What entry ids are compared by."""
     left, _, right = entry_id.partition("-")
     return int(left), int(right)

@@ -11,6 +11,7 @@ from gaussline.worker.broker.client import Redis, translated
 from gaussline.worker.broker.dead_letters import DeadCount, DeadLetters
 from gaussline.worker.broker.ledger import Ledger, read_ledger
 from gaussline.worker.broker.registry import Pin, Pointer, Registry
+from gaussline.worker.broker.verdicts import Verdicts
 from gaussline.worker.contract.keys import GROUP, Keys
 from gaussline.worker.errors import NotFound
 
@@ -152,12 +153,11 @@ class LineReader:
 
     def _subscribers(self, now_us: int) -> dict[str, float]:
         with translated("reading the subscribers"):
-            raw = self._client.hgetall(self._keys.subscribers)
             behind = {}
-            for name, entry in sorted(raw.items()):
-                first = self._client.xrange(self._keys.verdicts, b"(" + entry, "+", count=1)
+            for name, entry in Verdicts(self._client, self._line).subscribers().items():
+                first = self._client.xrange(self._keys.verdicts, f"({entry}", "+", count=1)
                 age_s = now_us / 1e6 - int(first[0][0].split(b"-")[0]) / 1e3 if first else 0.0
-                behind[name.decode()] = max(0.0, age_s)
+                behind[name] = max(0.0, age_s)
         return behind
 
 

@@ -95,10 +95,9 @@ class PartStore:
         }
         answer = self._commit(
             self.client,
-            [keys.part_state, keys.subscribers, keys.parts_open, keys.parts, keys.parts_done, keys.parts_late],
+            [keys.part_state, keys.cursor(SUBSCRIBER), keys.parts_open, keys.parts, keys.parts_done, keys.parts_late],
             [
                 revision,
-                SUBSCRIBER,
                 write.cursor,
                 now_us // 1000,
                 (now_us - int(self.remember_s * 1e6)) // 1000,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gaussline.worker.broker.client import Redis, connect, translated
-from gaussline.worker.broker.exactly_once import Effect, ExactlyOnce
+from gaussline.worker.broker.exactly_once import Effect, ExactlyOnce, entry_order
 from gaussline.worker.broker.script import Script
 from gaussline.worker.contract.keys import Keys, check_name
 from gaussline.worker.errors import NotFound
@@ -43,26 +43,44 @@ class Verdicts:
         """Make a durable cursor, at the oldest verdict or after entry `since`; one that exists stays as it is."""
         check_name("subscriber", subscriber)
         with translated("registering a subscriber"):
-            self._client.hsetnx(self._cursors, subscriber, since)
+            # Looked at first: one that an operator has registered needs no right to write here.
+            if not self._client.hexists(self._cursors, subscriber):
+                self._client.hsetnx(self._cursors, subscriber, since)
 
     def unregister(self, subscriber: str) -> None:
         """Forget a cursor: verdicts are no longer kept for it. Raises NotFound."""
         with translated("unregistering a subscriber"):
-            if not self._client.hdel(self._cursors, subscriber):
+            pipeline = self._client.pipeline(transaction=True)
+            pipeline.hdel(self._cursors, subscriber)
+            pipeline.delete(self._cursor(subscriber))
+            if not pipeline.execute()[0]:
                 raise NotFound(f"no subscriber {subscriber!r} on line {self._keys.line}")
 
     def subscribers(self) -> dict[str, str]:
         """Every registered subscriber and the last entry it acknowledged."""
         with translated("listing subscribers"):
-            raw = self._client.hgetall(self._cursors)
-        return {name.decode(): entry.decode() for name, entry in sorted(raw.items())}
+            names = [name.decode() for name in self._client.hkeys(self._cursors)]
+        return {name: self.position(name) for name in sorted(names)}
+
+    def position(self, subscriber: str) -> str:
+        """The last entry that a subscriber acknowledged, or was registered after. Raises NotFound."""
+        with translated("reading a cursor"):
+            registered = self._client.hget(self._cursors, subscriber)
+            own = self._client.get(self._cursor(subscriber))
+        if registered is None:
+            raise NotFound(f"no subscriber {subscriber!r} on line {self._keys.line}")
+        return max((registered or b"0-0").decode(), (own or b"0-0").decode(), key=entry_order)
 
     def ack(self, subscriber: str, entry_id: str) -> bool:
         """Everything up to this entry is done; False where the cursor stood there already. Raises NotFound."""
-        moved = int(self._acknowledge(self._client, [self._cursors], [subscriber, entry_id]))
+        keys = [self._cursors, self._cursor(subscriber)]
+        moved = int(self._acknowledge(self._client, keys, [subscriber, entry_id]))
         if moved < 0:
             raise NotFound(f"no subscriber {subscriber!r} on line {self._keys.line}")
         return moved == 1
+
+    def _cursor(self, subscriber: str) -> str:
+        return self._keys.cursor(subscriber)
 
     # --- reading -----------------------------------------------------------------------------------------------------
     def last_id(self) -> str:
@@ -133,7 +151,7 @@ class Verdicts:
         """
         if group is not None:
             self.register(group)
-            position = self.subscribers()[group]
+            position = self.position(group)
         else:
             position = self.last_id() if after is None else after
         idle_s = 0.0
@@ -155,18 +173,21 @@ class PartVerdicts(Verdicts):
         self._stream = self._keys.parts
         self._cursors = self._keys.part_subscribers
 
+    def _cursor(self, subscriber: str) -> str:
+        return self._keys.part_cursor(subscriber)
+
 
 def trim_parts(client: Redis, line: str, *, min_age_s: float, max_bytes: int) -> int:
     """Trim part verdicts as verdicts are; how many went. At the bound the oldest go, and are counted."""
     keys = Keys(line)
-    args = [int(min_age_s * 1e6), max_bytes, "trim"]
+    args = [int(min_age_s * 1e6), max_bytes, "trim", keys.part_cursor("")]
     return int(_TRIM(client, [keys.parts, keys.part_subscribers, keys.part_state], args)[0])
 
 
 def trim_verdicts(client: Redis, line: str, *, min_age_s: float, max_bytes: int, policy: str) -> tuple[int, int, int]:
     """Trim what every subscriber has and what is old enough: (trimmed, of them unread by somebody, bytes left)."""
     keys = Keys(line)
-    args = [int(min_age_s * 1e6), max_bytes, policy]
+    args = [int(min_age_s * 1e6), max_bytes, policy, keys.cursor("")]
     trimmed, unread, left = _TRIM(client, [keys.verdicts, keys.subscribers, keys.totals], args)
     return int(trimmed), int(unread), int(left)
 

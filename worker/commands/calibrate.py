@@ -50,7 +50,7 @@ def calibrate(
     Takes normal frames that the version was not fitted on, in its own backbone and numeric mode. Too few for the rate
     are refused, with the number that is needed. Normal test images (test/good) show what rate is realised.
     """
-    from gaussline.worker.broker.client import connect
+    from gaussline.worker.broker.client import open_redis
     from gaussline.worker.broker.registry import Registry
     from gaussline.worker.contract.artefact import Artefact
     from gaussline.worker.contract.model import Model
@@ -66,7 +66,7 @@ def calibrate(
 
     settings = load_settings(redis_url=redis_url, line=line)
     chosen = choice(Method, method, "--method")
-    client = connect(settings.redis_url.get_secret_value(), timeout_s=settings.redis_timeout_s)
+    client = open_redis(settings)
     registry = Registry(client, settings.line)
     if version is None:
         pointer = registry.pointer(name)

@@ -16,7 +16,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from gaussline.worker.broker.client import Redis, connect, time_us, translated
+from gaussline.worker.broker.client import Redis, open_redis, time_us, translated
 from gaussline.worker.broker.line_state import LineReader
 from gaussline.worker.commands.console import out
 from gaussline.worker.commands.options import Json, Line, RedisUrl, load_settings
@@ -79,7 +79,7 @@ def doctor(
 def examine(settings: Settings, metrics: list[str]) -> Iterator[Finding]:
     """Every finding, Redis first: without it there is little else to look at."""
     yield from _machine(settings)
-    client = connect(settings.redis_url.get_secret_value(), timeout_s=settings.redis_timeout_s)
+    client = open_redis(settings)
     try:
         before = time.time()
         now_us = time_us(client)

@@ -30,14 +30,14 @@ def exporter(
     """Serve metrics of the line: backlog, ledger, cameras, workers, versions, dead letters, Redis's memory."""
     from prometheus_client import CollectorRegistry
 
-    from gaussline.worker.broker.client import connect
+    from gaussline.worker.broker.client import open_redis
     from gaussline.worker.broker.line_state import LineReader, LineState
     from gaussline.worker.telemetry.health import Health, Promptly
     from gaussline.worker.telemetry.line_metrics import LineMetrics
     from gaussline.worker.telemetry.server import HealthServer
 
     settings = load_settings(http_host=http_host, redis_url=redis_url, line=line)
-    client = connect(settings.redis_url.get_secret_value(), timeout_s=settings.redis_timeout_s)
+    client = open_redis(settings)
     reader = LineReader(client, settings.line)
     one_at_a_time = threading.Lock()
     stopping = threading.Event()

@@ -121,7 +121,7 @@ def fit(
 
     Example: gaussline fit parts/ --rate 0.02 --promote
     """
-    from gaussline.worker.broker.client import connect
+    from gaussline.worker.broker.client import open_redis
     from gaussline.worker.broker.registry import Registry
     from gaussline.worker.gaussian.calibration import Method
     from gaussline.worker.gaussian.combination import Rule
@@ -151,7 +151,7 @@ def fit(
         if not output.parent.is_dir():
             raise SourceError(f"{output} cannot be written: {output.parent} is no folder")
     else:
-        client = connect(settings.redis_url.get_secret_value(), timeout_s=settings.redis_timeout_s)
+        client = open_redis(settings)
         registry = Registry(client, settings.line)
         registry.models()  # before minutes are spent on a fit that nobody can store
     if events is not None:

@@ -58,7 +58,7 @@ def learn(
 
     import prometheus_client as prometheus
 
-    from gaussline.worker.broker.client import connect
+    from gaussline.worker.broker.client import open_redis
     from gaussline.worker.learning.policy import Policy
     from gaussline.worker.learning.proposal import Proposer
     from gaussline.worker.learning.session import Rhythm, Session
@@ -79,7 +79,7 @@ def learn(
         metrics.notice(said)
         say(said.kind, camera=said.camera, **{key: value for key, value in said.facts.items() if key != "note"})
 
-    client = connect(settings.redis_url.get_secret_value(), timeout_s=settings.redis_timeout_s)
+    client = open_redis(settings)
     session = Session(
         client,
         settings.line,

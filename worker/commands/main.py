@@ -42,6 +42,7 @@ COMMANDS = {
     "cameras": ("gaussline.worker.commands.cameras", "app", "Cameras: list, set."),
     "subscribers": ("gaussline.worker.commands.subscribers", "app", "Durable cursors: list, register, unregister."),
     "kept": ("gaussline.worker.commands.kept", "app", "Kept frames: list, get."),
+    "acl": ("gaussline.worker.commands.acl", "acl", "Redis users of a line, each with the least it needs."),
     "dead": ("gaussline.worker.commands.dead", "app", "Dead letters: list, show, get, retry, drop."),
     "settings": ("gaussline.worker.commands.settings", "settings", "Every setting, its value here, and what it means."),
 }

@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 import typer
 from pydantic import SecretStr
 
-from gaussline.worker.broker.client import Redis, connect
-from gaussline.worker.errors import SettingsError, SourceError
+from gaussline.worker.broker.client import Redis, open_redis, read_password
+from gaussline.worker.errors import SourceError
 from gaussline.worker.settings import Settings
 
 RedisUrl = Annotated[str | None, typer.Option("--redis-url", help="Redis; default GAUSSLINE_REDIS_URL.")]
@@ -34,14 +34,9 @@ class Connection:
 def load_settings(**options: Any) -> Settings:
     """Settings of the environment and the options, the password of its file put into the URL. Raises SettingsError."""
     settings = Settings.load(**options)
-    file = settings.redis_password_file
-    if file is None:
+    password = read_password(settings)
+    if password is None:
         return settings
-    try:
-        password = file.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        said = getattr(error, "strerror", None) or "it is no text"
-        raise SettingsError(f"redis_password_file {file} cannot be read: {said}") from None
     url = with_password(settings.redis_url.get_secret_value(), password)
     return settings.model_copy(update={"redis_url": SecretStr(url)})
 
@@ -63,7 +58,7 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
 def open_line(redis_url: str | None, line: str | None, **options: Any) -> Connection:
     """Connect to a line. Raises SettingsError."""
     settings = load_settings(redis_url=redis_url, line=line, **options)
-    client = connect(settings.redis_url.get_secret_value(), timeout_s=settings.redis_timeout_s)
+    client = open_redis(settings)
     return Connection(client, settings.line, settings)
 
 

@@ -63,7 +63,7 @@ def register_subscriber(name: Name, redis_url: RedisUrl = None, line: Line = Non
     opened = open_line(redis_url, line)
     reader = Verdicts(opened.client, opened.line)
     reader.register(name)
-    out().print(f"subscriber {name} stands at {reader.subscribers()[name]}", highlight=False)
+    out().print(f"subscriber {name} stands at {reader.position(name)}", highlight=False)
 
 
 @app.command("unregister")

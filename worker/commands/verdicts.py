@@ -70,7 +70,7 @@ def verdicts(
     show = _part_line if parts else _line
     if group is not None:
         reader.register(group)
-        position = reader.subscribers()[group]
+        position = reader.position(group)
     elif since is not None:
         position = _just_before(_since_us(since, time_us(opened.client)))
     else:

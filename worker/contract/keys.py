@@ -104,8 +104,12 @@ class Keys:
 
     @property
     def subscribers(self) -> str:
-        """Hash: registered subscriber -> the last verdict entry id it acknowledged."""
+        """Hash: registered subscriber -> the verdict entry it was registered after."""
         return self.prefix + "subscribers"
+
+    def cursor(self, subscriber: str) -> str:
+        """String: the last verdict entry id that one subscriber acknowledged."""
+        return f"{self.prefix}cursor:{subscriber}"
 
     # --- parts -----------------------------------------------------------------------------------------------------
     @property
@@ -115,8 +119,12 @@ class Keys:
 
     @property
     def part_subscribers(self) -> str:
-        """Hash: registered subscriber -> the last part verdict's entry id it acknowledged."""
+        """Hash: registered subscriber -> the part verdict's entry it was registered after."""
         return self.prefix + "part-subscribers"
+
+    def part_cursor(self, subscriber: str) -> str:
+        """String: the last part verdict's entry id that one subscriber acknowledged."""
+        return f"{self.prefix}part-cursor:{subscriber}"
 
     @property
     def part_state(self) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gaussline.worker.broker.client import Redis, connect, time_us
+from gaussline.worker.broker.client import Redis, open_redis, time_us
 from gaussline.worker.broker.control import Control
 from gaussline.worker.broker.dead_letters import DeadLetters
 from gaussline.worker.broker.heartbeat import Heartbeat
@@ -88,7 +88,7 @@ class Host:
         self.clock: RedisClock | None = None
 
     def _connect(self) -> Redis:
-        return connect(self.settings.redis_url.get_secret_value(), timeout_s=self.settings.redis_timeout_s)
+        return open_redis(self.settings)
 
     def observe(self, observer: Observer) -> None:
         """Whom to tell; before `open`."""

@@ -1,10 +1,10 @@
 -- Write one turn of the part judge: its cursor, what is open, what is decided, what came late. All of it, or nothing where
 -- somebody else has written since it was read.
--- KEYS: part-state hash, subscribers hash, parts-open hash, parts stream, parts-done zset, parts-late stream
--- ARGV: revision seen, subscriber, cursor, when in ms, forget parts decided before that ms, msgpack of the turn: open (part,
+-- KEYS: part-state hash, the judge's own cursor, parts-open hash, parts stream, parts-done zset, parts-late stream
+-- ARGV: revision seen, cursor, when in ms, forget parts decided before that ms, msgpack of the turn: open (part,
 --       JSON), closed (part), decided (id, part, decision, json), late (part, id, camera, decision), without_part
 -- Returns: the new revision, or -1
-local kinds = {'hash', 'hash', 'hash', 'stream', 'zset', 'stream'}
+local kinds = {'hash', 'string', 'hash', 'stream', 'zset', 'stream'}
 for i = 1, 6 do
   local kind = redis.call('TYPE', KEYS[i]).ok
   if kind ~= 'none' and kind ~= kinds[i] then
@@ -13,16 +13,16 @@ for i = 1, 6 do
 end
 local stands = redis.call('HGET', KEYS[1], 'revision') or '0'
 if stands ~= ARGV[1] then return -1 end
-local turn = cmsgpack.unpack(ARGV[6])
+local turn = cmsgpack.unpack(ARGV[5])
 -- Taking away is allowed at a full maxmemory, and makes the writes after it allowed too.
-redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', '(' .. ARGV[5])
-redis.call('HSET', KEYS[1], 'revision', string.format('%.0f', tonumber(stands) + 1), 'cursor', ARGV[3])
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', '(' .. ARGV[4])
+redis.call('HSET', KEYS[1], 'revision', string.format('%.0f', tonumber(stands) + 1), 'cursor', ARGV[2])
+redis.call('GETSET', KEYS[2], ARGV[2])
 for _, part in ipairs(turn.closed) do redis.call('HDEL', KEYS[3], part) end
 for _, one in ipairs(turn.open) do redis.call('HSET', KEYS[3], one[1], one[2]) end
 for _, one in ipairs(turn.decided) do
   redis.call('XADD', KEYS[4], '*', 'id', one[1], 'part', one[2], 'decision', one[3], 'json', one[4])
-  redis.call('ZADD', KEYS[5], ARGV[4], one[2])
+  redis.call('ZADD', KEYS[5], ARGV[3], one[2])
   redis.call('HINCRBY', KEYS[1], one[3], 1)
   redis.call('HINCRBY', KEYS[1], 'verdict_bytes', #one[4] + 100)
 end

@@ -1,7 +1,7 @@
 -- Trim the verdict stream: what every registered subscriber has acknowledged and is old enough goes; at the hard bound the
 -- stated policy acts, and is counted.
 -- KEYS: verdicts stream, subscribers hash, totals hash
--- ARGV: least age in us, hard bound in bytes, policy (trim | refuse)
+-- ARGV: least age in us, hard bound in bytes, policy (trim | refuse), what subscribers' cursors begin with
 -- Returns: {entries trimmed, of them unread by somebody, bytes left}
 -- Taking away is allowed at a full maxmemory, and makes the writes after it allowed too: trimming frees it.
 redis.call('HDEL', KEYS[3], '')
@@ -17,7 +17,10 @@ local function before_or_at(a, b)
   return am < bm or (am == bm and an <= bn)
 end
 local acked = nil
-for _, id in ipairs(redis.call('HVALS', KEYS[2])) do
+local registered = redis.call('HGETALL', KEYS[2])
+for i = 1, #registered, 2 do
+  local id, own = registered[i + 1], redis.call('GET', ARGV[4] .. registered[i])
+  if own and before_or_at(id, own) then id = own end
   if not acked or before_or_at(id, acked) then acked = id end
 end
 local young_ms = (now_us - tonumber(ARGV[1])) / 1000

@@ -1,0 +1,185 @@
+"""Access control: the users of a line and the least that each of them needs, as Redis ACL rules.
+
+A rule is a selector: commands, and the keys that they may be used on. Redis checks every command that a script calls
+with the rights of its caller; `evalsha` itself is checked against the keys that are declared, and gives nothing. So a
+user may run any script, and each script can do with each key what the user could do without it.
+
+Selectors, and keys that are only read (%R) or only written (%W), need Redis 7. For 6.2 the selectors of a user are
+melted into one list of commands and one of keys; `LIMITS_6_2` says what that cannot keep apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gaussline.worker.contract.keys import Keys, check_name
+from gaussline.worker.errors import NotFound
+
+USERS: Final = ("producer", "worker", "learner", "subscriber", "feedback", "parts", "judge", "operator")
+LIMITS_6_2: Final = """\
+Redis 6.2 knows one list of commands and one of keys for each user, and cannot tell reading from writing. There:
+producer, worker, learner: may use each of their commands on each of their keys. A worker could overwrite a pointer or a
+version that it should only read, a learner too, and a producer could delete frames.
+judge, parts: may write what they should only read.
+subscriber: has no command that changes a stream or a hash, and GETSET refuses keys of another type: its own cursor is
+still all that it can write.
+Run Redis 7 where users must not trust each other."""
+_CONNECT = "ping hello auth reset select echo time info client|setname client|id script|load multi exec discard"
+_EVAL = "evalsha eval"
+_HASH = "hget hmget hgetall hkeys hvals hlen hexists hscan"
+_STREAM = "xread xrange xrevrange xlen xinfo|stream"
+_LOOK = "type exists"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Commands and the keys they may be used on. A key is given behind the line's prefix, with `R` or `W` before it
+    where it is only read, or only written; a blank stands between."""
+
+    commands: str
+    keys: str
+
+
+def _rules(subscriber: str) -> dict[str, tuple[Rule, ...]]:
+    cursor = f"cursor:{subscriber} part-cursor:{subscriber}"
+    read_models = "R:pointers R:pins R:trials:* R:versions:* R:models"
+    return {
+        "producer": (
+            Rule(_LOOK, "R:camera:* R:frames:* R:index:* R:recent:* R:line R:ready R:due R:bell R:cameras R:events"),
+            Rule("hget hmget hexists hset hincrby hdel", "camera:*"),
+            Rule("xadd xgroup|create", "W:frames:*"),
+            Rule("hset", "W:index:*"),
+            Rule("zadd zcard zrangebyscore zremrangebyrank del", "recent:*"),
+            Rule("hmget hset hincrby", "line"),
+            Rule("zscore zadd", "ready due"),
+            Rule("llen lpush", "bell"),
+            Rule("hsetnx", "W:cameras"),
+            Rule("xadd", "W:events"),
+        ),
+        "worker": (
+            Rule(_LOOK, "R:*"),
+            Rule(
+                "xreadgroup xack xdel xclaim xpending xrange xlen xgroup|create xgroup|delconsumer xinfo|groups "
+                "xinfo|consumers xinfo|stream",
+                "frames:*",
+            ),
+            Rule(f"{_HASH} hset hincrby hdel", "camera:* index:* crashes:* line dead-stats workers"),
+            Rule(_HASH, f"R:cameras R:subscribers {read_models}"),
+            Rule("zadd zrange zrem zscore zcard", "ready due kept heats"),
+            Rule("blpop lpush llen", "bell"),
+            Rule("xadd xrange xdel xlen", "verdicts dead:* features:*"),
+            Rule("xread", "R:events"),
+            Rule("get set strlen unlink", "kept:* kept-verdict:*"),
+            Rule("hget hset del expire persist rename unlink", "heat:* heat-part:*"),
+            Rule("set del", "worker:*"),
+            Rule("get", "R:artefact:* R:blob:* R:cursor:*"),
+        ),
+        "learner": (
+            Rule(_LOOK, "R:*"),
+            Rule(
+                f"{_STREAM} {_HASH} get strlen zrange zrevrange zscore",
+                "R:features:* R:feedback R:verdicts R:kept R:kept:* R:kept-verdict:* R:cameras R:camera:* R:line "
+                f"R:events {read_models} R:artefact:* R:blob:* R:history:*",
+            ),
+            Rule("hget hmget hgetall hkeys hexists hset hdel", "learner:* learned:*"),
+            Rule("xadd xdel", "features:*"),
+            Rule("xadd xrevrange", "drift:*"),
+            Rule("hget hmget hincrby", "line"),
+            Rule("hset hincrby", "models versions:*"),
+            Rule("set", "artefact:* blob:*"),
+            Rule("xadd", "W:events"),
+        ),
+        "subscriber": (
+            Rule(f"{_STREAM} {_LOOK}", "R:verdicts R:parts"),
+            Rule("hget hexists", "R:subscribers R:part-subscribers"),
+            Rule("get getset persist", cursor),
+        ),
+        "feedback": (
+            Rule(_LOOK, "R:feedback R:camera:* R:kept"),
+            Rule(f"{_STREAM} hmget zscore", "R:camera:* R:kept R:verdicts"),
+            Rule("xadd", "W:feedback"),
+        ),
+        "parts": (
+            Rule(_LOOK, "R:*"),
+            Rule(_STREAM, "R:verdicts"),
+            Rule("hget hexists hgetall", "R:subscribers R:part-subscribers"),
+            Rule("hsetnx", "W:subscribers"),
+            Rule("get getset persist", "cursor:parts"),
+            Rule("get", "R:part-cursor:*"),
+            Rule("hget hmget hgetall hset hdel hincrby", "part-state parts-open"),
+            Rule("xadd xdel xrange", "parts"),
+            Rule("zadd zscore zcard zremrangebyscore zremrangebyrank", "parts-done"),
+            Rule("xadd", "W:parts-late"),
+        ),
+        "judge": (
+            Rule(_LOOK, "R:*"),
+            Rule(f"{_STREAM} {_HASH} get strlen zrange zrevrange zscore", "R:*"),
+            Rule("hset hdel hincrby", "pointers trials:*"),
+            Rule("hincrby", "versions:*"),
+            Rule("xadd", "history:* events"),
+        ),
+    }
+
+
+def acl_users(line: str, subscribers: Sequence[str] = ("mes",), *, redis: int = 7) -> dict[str, str]:
+    """Rules by user name, as `ACL SETUSER` takes them, without passwords: until it has one, nobody can be that user.
+
+    The first subscriber's user is `subscriber`; a further one's is `subscriber-NAME`.
+    """
+    prefix = Keys(line).prefix
+    users: dict[str, str] = {}
+    for name in USERS:
+        if name == "operator":
+            users[name] = _operator(prefix)
+        elif name == "subscriber":
+            for place, subscriber in enumerate(subscribers):
+                user = name if place == 0 else f"{name}-{subscriber}"
+                users[user] = _text(_rules(check_name("subscriber", subscriber))[name], prefix, redis)
+        else:
+            users[name] = _text(_rules("")[name], prefix, redis)
+    return users
+
+
+def acl_file(line: str, subscribers: Sequence[str] = ("mes",), *, redis: int = 7) -> str:
+    """The same as the lines of an `aclfile`."""
+    users = acl_users(line, subscribers, redis=redis)
+    return "".join(f"user {name} on {rules}\n" for name, rules in users.items())
+
+
+def user_rules(line: str, user: str, *, subscriber: str = "mes", redis: int = 7) -> str:
+    """The rules of one user. Raises NotFound."""
+    users = acl_users(line, (subscriber,), redis=redis)
+    if user not in users:
+        raise NotFound(f"no user {user!r}: there are {', '.join(users)}")
+    return users[user]
+
+
+def _operator(prefix: str) -> str:
+    # Everything of this line, nothing of another one, and no command that can stop a server.
+    kinds = "@read @write @scripting @transaction @connection"
+    allowed = " ".join(f"+{kind}" for kind in kinds.split())
+    return f"resetkeys resetchannels -@all {allowed} -@dangerous +info +time +script|load ~{prefix}*"
+
+
+def _text(rules: Sequence[Rule], prefix: str, redis: int) -> str:
+    head = "resetkeys resetchannels -@all " + _commands(_CONNECT)
+    if redis >= 7:
+        selectors = [f"({_commands(_EVAL)} ~{prefix}*)"]
+        selectors += [f"({_commands(rule.commands)} {_keys(rule.keys, prefix)})" for rule in rules]
+        return " ".join([head, *selectors])
+    commands = sorted({command for rule in rules for command in rule.commands.split()} | set(_EVAL.split()))
+    # Everything of a line may be looked at with `type`; that alone must not open its keys to the other commands.
+    keys = sorted({key.removeprefix("R:").removeprefix("W:") for rule in rules for key in rule.keys.split()} - {"*"})
+    return " ".join([head, _commands(" ".join(commands)), *(f"~{prefix}{key}" for key in keys)])
+
+
+def _commands(text: str) -> str:
+    return " ".join(f"+{command}" for command in text.split())
+
+
+def _keys(text: str, prefix: str) -> str:
+    return " ".join(
+        f"%{key[0]}~{prefix}{key[2:]}" if key[:2] in ("R:", "W:") else f"~{prefix}{key}" for key in text.split()
+    )
