@@ -75,6 +75,11 @@ bench-heatmaps: environment ## What heat maps cost the verdict path, at 5 % fail
 	@$(BIN)/python -m bench.heat_maps $(if $(BACKBONE),--backbone '$(BACKBONE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
 	  $(ARGS)
 
+.PHONY: bench-swap
+bench-swap: environment ## A promotion a second under load, and what feature events and a shadow cost
+	@$(BIN)/python -m bench.swap $(if $(BACKBONE),--backbone '$(BACKBONE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
+	  $(ARGS)
+
 .PHONY: bench-accuracy
 bench-accuracy: environment ## Beside public methods, in an environment of their own; DATA=folder WEIGHTS=file of mobilenet_v2
 	@$(BIN)/python -m bench.accuracy '$(DATA)' '$(WEIGHTS)' $(ARGS)
