@@ -132,6 +132,47 @@ def test_other_files_are_no_artefacts(data: bytes) -> None:
         Artefact.unpack(data)
 
 
+def places(**arrays: object) -> bytes:
+    """A file of 16 bytes of arrays, which the header places like this."""
+    header = json.dumps({"__metadata__": {"gaussline": '{"v":1}'}, **arrays}).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + bytes(16)
+
+
+def at(begin: int, end: int, *shape: object, dtype: str = "F32") -> dict[str, object]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        places(),
+        places(a=at(0, 8, 2)),
+        places(a=at(0, 8, 2), b=at(4, 16, 3)),
+        places(a=at(0, 4, 1), b=at(8, 16, 2)),
+        places(a=at(0, 16, 3)),
+        places(a=at(0, 32, 8)),
+        places(a=at(-16, 0, 4)),
+        places(a=at(0, 16, -4, -1)),
+        places(a=at(0, 16, 2.0, 2)),
+        places(a=at(0, 16, True, 4)),
+        places(a=at(0, 16, 4, dtype="O")),
+        places(a=at(0, 16, 2**62, 2**62, 4)),
+        places(a=[0, 16]),
+    ],
+)
+def test_arrays_fill_the_file_without_gap_or_overlap(data: bytes) -> None:
+    assert Artefact.unpack(places(a=at(0, 8, 2), b=at(8, 16, 1, 2))).arrays["b"].shape == (1, 2)
+    with pytest.raises(ArtefactError):
+        Artefact.unpack(data)
+
+
+def test_what_was_read_cannot_be_written() -> None:
+    """The arrays are views of the bytes that the digest speaks of."""
+    with pytest.raises(ValueError, match="read-only"):
+        Artefact.unpack(artefact().data).arrays["b"][...] = 1.0
+
+
 def test_too_large_a_file_is_not_even_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BYTES", 10)
     monkeypatch.setattr(module, "digest_of", lambda data: pytest.fail("hashed"))

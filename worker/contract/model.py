@@ -132,8 +132,8 @@ class Model:
         return Artefact.pack(manifest, arrays)
 
     @classmethod
-    def from_artefact(cls, artefact: Artefact) -> Model:
-        """From an artefact whose digest was checked. Raises ArtefactError."""
+    def from_artefact(cls, artefact: Artefact, *, moments: bool = True) -> Model:
+        """From an artefact whose digest was checked; without its moments for who only scores. Raises ArtefactError."""
         manifest = artefact.manifest
         try:
             if manifest["kind"] != "model":
@@ -142,15 +142,13 @@ class Model:
                 Gaussian.restore(_part(artefact, f"level{index}."), described)
                 for index, described in enumerate(manifest["gaussians"])
             )
-            moments = tuple(
-                Moments.from_arrays(_part(artefact, f"moments{index}.")) for index in range(int(manifest["moments"]))
-            )
+            learnt = int(manifest["moments"]) if moments else 0
             return cls(
                 BackboneSpec.from_dict(manifest["spec"]),
                 gaussians,
                 Combination.from_json(manifest["combination"]),
                 WorkingPoint.restore(manifest["working_point"], artefact.arrays["calibration.scores"]),
-                moments,
+                tuple(Moments.from_arrays(_part(artefact, f"moments{index}.")) for index in range(learnt)),
                 manifest["info"],
                 tuple(
                     tuple(

@@ -144,7 +144,7 @@ class ModelBook(Generic[Prepared]):
                 return Entry(ref, entry.model, entry.prepared)
         begin = time.perf_counter()
         data = self._registry.fetch(pointer.digest)
-        model = Model.from_artefact(Artefact.unpack(data, pointer.digest))
+        model = Model.from_artefact(Artefact.unpack(data, pointer.digest, checked=True), moments=False)
         prepared = self._prepare(model)
         self._observer.model_loaded(ref.name, ref.version, ref.digest, time.perf_counter() - begin, ref.channel)
         return Entry(ref, model, prepared)
@@ -159,7 +159,8 @@ def first_model(registry: Registry, wanted: str | None = None) -> tuple[Pointer,
     for name in (wanted, DEFAULT_MODEL, *sorted(stable)):
         if name is not None and name in stable:
             pointer = stable[name]
-            return pointer, Model.from_artefact(Artefact.unpack(registry.fetch(pointer.digest), pointer.digest))
+            artefact = Artefact.unpack(registry.fetch(pointer.digest), pointer.digest, checked=True)
+            return pointer, Model.from_artefact(artefact, moments=False)
     if wanted is not None and stable:
         raise NotFound(f"model {wanted!r} has no stable version")
     return None

@@ -52,8 +52,8 @@ class BackboneJudge:
         if model.spec.random_weights and not self.allow_random:
             raise ModelError("the model was fitted with random weights: its verdicts would mean nothing")
         prepared = self.scorer.prepare(model)
-        blank = torch.zeros((1, 3, *self.extractor.spec.input_size), dtype=torch.uint8)
-        self.scorer.distances(self.extractor.extract_tensors(blank), prepared)
+        # Without the backbone: that is warm, belongs to the lanes, and a pass of it would hold up theirs.
+        self.scorer.warm_up(prepared)
         return prepared
 
     def begin_thread(self, *, computes: bool) -> None:

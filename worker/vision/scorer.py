@@ -64,13 +64,21 @@ class Scorer:
     def _prepare(self, levels: Sequence[str], gaussians: Sequence[Gaussian]) -> PreparedModel:
         whitenings = []
         for level, gaussian in zip(levels, gaussians, strict=True):
-            # Contiguous as (d, k): a product with a transposed view takes twice as long for a few rows.
-            whitening = torch.as_tensor(gaussian.whitening).T.to(self._device, torch.float32).contiguous()
+            # Contiguous as (d, k): a product with a transposed view takes twice as long for a few rows. numpy and torch
+            # let the interpreter go meanwhile: frames are judged beside it.
+            rounded = np.array(gaussian.whitening, np.float32)
+            whitening = torch.from_numpy(rounded).T.contiguous().to(self._device)
             if not torch.isfinite(whitening).all():
                 raise ModelError(f"the whitening of level {level} does not fit float32: its condition is too high")
             whitenings.append(whitening)
-        means = tuple(torch.as_tensor(g.mean, dtype=torch.float64).to(self._device) for g in gaussians)
+        means = tuple(torch.from_numpy(np.array(g.mean, np.float64)).to(self._device) for g in gaussians)
         return PreparedModel(means, tuple(whitenings))
+
+    def warm_up(self, prepared: PreparedModel) -> None:
+        """Score nothing in particular once, so that the first frame finds memory and kernels ready."""
+        blank = [torch.zeros((1, len(mean)), device=self._device) for mean in prepared.means]
+        for each in (prepared, *prepared.folds):
+            self.distances(blank, each)
 
     def decide(
         self, features: Sequence[torch.Tensor], model: Model, prepared: PreparedModel
