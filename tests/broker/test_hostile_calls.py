@@ -23,7 +23,11 @@ def test_a_camera_name_that_is_none_is_refused_by_the_scripts_too(way: Way, name
         Script("open_camera")(way.client, keys, [raw, "{}"])
     door = Admission(way.client, way.line, "cam1", camera_budget_bytes=BUDGET, line_budget_bytes=BUDGET)
     with pytest.raises(BrokerError, match="no camera name"):
-        Script("admit")(way.client, door._admit_keys, [raw, 1, 0, 1, b"x", 0, BUDGET, BUDGET, 1, -1])
+        Script("admit")(
+            way.client,
+            [*door._admit_keys, way.keys.incoming("cam1", "x")],
+            [raw, 1, 0, 1, b"x", 0, BUDGET, BUDGET, 1, -1],
+        )
     assert way.dump() == {}
 
 
@@ -36,7 +40,7 @@ def test_numbers_that_are_none_are_refused(way: Way, place: int, value: Any) -> 
     words: list[Any] = ["cam1", 1, 0, 1, b"x", 0, BUDGET, BUDGET, 1, -1]
     words[place] = value
     with pytest.raises(BrokerError, match="wrong arguments"):
-        Script("admit")(way.client, door._admit_keys, words)
+        Script("admit")(way.client, [*door._admit_keys, way.keys.incoming("cam1", "x")], words)
     assert way.dump() == before
 
 
@@ -44,7 +48,11 @@ def test_a_message_of_a_million_frames_is_refused(way: Way) -> None:
     door = Admission(way.client, way.line, "cam1", camera_budget_bytes=BUDGET, line_budget_bytes=BUDGET)
     door.open()
     with pytest.raises(BrokerError, match="1,024 frames"):
-        Script("admit")(way.client, door._admit_keys, ["cam1", 1, 0, 10**6, b"x", 0, BUDGET, BUDGET, 1, -1])
+        Script("admit")(
+            way.client,
+            [*door._admit_keys, way.keys.incoming("cam1", "x")],
+            ["cam1", 1, 0, 10**6, b"x", 0, BUDGET, BUDGET, 1, -1],
+        )
 
 
 def test_cameras_that_were_written_past_us_hide_no_other(way: Way) -> None:

@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from typing import Any
 
 import pytest
+import redis
 
 from gaussline.worker.broker.admission import Admission, Request, Status
 from gaussline.worker.broker.embedded import EmbeddedRedis
@@ -14,7 +16,7 @@ from gaussline.worker.broker.settle import Settler
 from gaussline.worker.contract.clock import from_text
 from gaussline.worker.contract.dead_letter import DeadLetter
 from gaussline.worker.contract.verdict import Reason
-from gaussline.worker.errors import BrokerError
+from gaussline.worker.errors import BrokerError, BrokerUnavailable
 from tests.broker.way import BUDGET, Way, settlement
 
 
@@ -251,6 +253,77 @@ def test_bytes_deleted_behind_our_back_end_as_lost_once(way: Way) -> None:
     assert settler.settle([lost]) == [True]
     assert settler.settle([lost]) == [False]
     assert way.ledger().balances
+
+
+def test_a_payload_that_is_gone_ends_as_lost(way: Way) -> None:
+    answer = way.admit()
+    way.client.delete(way.keys.payload("cam1", answer.entry_id))
+    (message,) = way.take()
+    assert message.payload is None
+    lost = settlement(message, "not_judged")
+    assert way.settler().settle([type(lost)(lost.camera, lost.entry_id, lost.verdicts, lost=True)]) == [True]
+    assert way.ledger().balances
+
+
+def test_a_batch_inside_its_entry_is_taken_as_older_producers_wrote_it(way: Way) -> None:
+    answer = way.admit(size=300)
+    key = way.keys.payload("cam1", answer.entry_id)
+    payload, fields = way.client.get(key), way.client.xrange(way.keys.frames("cam1"))[0][1]
+    way.client.delete(key, way.keys.frames("cam1"))
+    way.client.xgroup_create(way.keys.frames("cam1"), "workers", id="0", mkstream=True)
+    way.client.xadd(way.keys.frames("cam1"), {**fields, b"d": payload}, id=answer.entry_id)
+    (message,) = way.take()
+    assert (message.admitted, message.payload) == (True, payload)
+    assert way.settle([message]) == [True]
+
+
+@pytest.mark.parametrize("answer", ["duplicate", "fenced", "unknown_epoch", "busy"])
+def test_what_is_not_admitted_leaves_no_payload(way: Way, answer: str) -> None:
+    door = Admission(way.client, way.line, "cam1", camera_budget_bytes=150, line_budget_bytes=BUDGET)
+    epoch = door.open()
+    assert door.admit(Request(epoch, 0, 1, bytes(100))).status is Status.ADMITTED
+    epoch += {"fenced": -1, "unknown_epoch": 1}.get(answer, 0)
+    assert door.admit(Request(epoch, int(answer == "busy"), 1, bytes(100))).status == answer
+    assert len(way.keys_of("incoming")) == 0
+    assert len(way.keys_of("payload")) == 1
+    assert way.client.ttl(way.keys_of("payload")[0]) == -1
+
+
+def test_an_admission_that_never_came_leaves_nothing_for_long(way: Way) -> None:
+    door = Admission(way.client, way.line, "cam1", camera_budget_bytes=BUDGET, line_budget_bytes=BUDGET)
+    epoch = door.open()
+    with pytest.raises(BrokerError, match="wrong arguments"):
+        door.admit(Request(epoch, -1, 1, bytes(100)))
+    (left,) = way.keys_of("incoming")
+    assert 0 < way.client.ttl(left) <= 60
+
+
+def test_settling_takes_the_payload_away(way: Way) -> None:
+    way.admit(frames=3)
+    assert way.settle(way.take()) == [True]
+    assert len(way.keys_of("payload")) == 0
+
+
+def test_what_was_taken_and_could_not_be_fetched_comes_with_the_next_call(way: Way) -> None:
+    for _ in range(3):
+        way.admit()
+    intake = way.intake()
+    real = intake._client
+
+    class Cut:
+        """Loses the connection at its first fetch."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "mget":
+                intake._client = real
+                raise redis.exceptions.ConnectionError("cut")
+            return getattr(real, name)
+
+    intake._client = Cut()
+    with pytest.raises(BrokerUnavailable):
+        intake.take(max_frames=2, max_bytes=10**9)
+    assert len(intake.take(max_frames=2, max_bytes=10**9)) == 2
+    assert len(intake.take(max_frames=2, max_bytes=10**9)) == 1
 
 
 def test_kept_frames_and_dead_letters_stay_within_their_bounds(way: Way) -> None:

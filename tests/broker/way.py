@@ -60,9 +60,14 @@ class Way:
         """Frame ids on the verdict stream, oldest first."""
         return [fields[b"id"].decode() for _, fields in self.client.xrange(self.keys.verdicts)]
 
+    def keys_of(self, kind: str) -> list[bytes]:
+        """The line's keys of one kind."""
+        return list(self.client.scan_iter(f"gl:\\{{{self.line}\\}}:{kind}:*"))
+
     def dump(self) -> dict[bytes, bytes]:
-        """Everything this line holds, key by key."""
+        """Everything this line holds, key by key, but for payloads that end by themselves."""
         keys = sorted(self.client.scan_iter(f"gl:\\{{{self.line}\\}}:*"))
+        keys = [key for key in keys if b":incoming:" not in key]
         return {key: self.client.dump(key) for key in keys}
 
     def close(self) -> None:

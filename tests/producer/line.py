@@ -28,11 +28,19 @@ class Line:
     def socket_path(self) -> str:
         return self.server.url.removeprefix("unix://")
 
+    def entries(self, camera: str = "cam1") -> list[tuple[bytes, dict[bytes, bytes]]]:
+        """The entries of the camera's stream."""
+        return list(self.client.xrange(self.keys.frames(camera)))
+
+    def payloads(self, camera: str = "cam1") -> list[bytes]:
+        """What the messages in flight carry, oldest first."""
+        return [self.client.get(self.keys.payload(camera, entry.decode())) for entry, _ in self.entries(camera)]
+
     def admitted(self, camera: str = "cam1") -> dict[str, Frame]:
         """Every frame of the stream by its id; no id may occur twice."""
         frames: dict[str, Frame] = {}
-        for _, fields in self.client.xrange(self.keys.frames(camera)):
-            batch = decode_batch(fields[b"d"])
+        for (_, fields), payload in zip(self.entries(camera), self.payloads(camera), strict=True):
+            batch = decode_batch(payload)
             assert len(batch.frames) == int(fields[b"n"])
             for offset, frame in enumerate(batch.frames):
                 identity = frame_id(batch.camera, batch.epoch, batch.first_sequence + offset)

@@ -122,7 +122,7 @@ def test_a_message_keeps_within_its_bytes(line: Line) -> None:
         with pytest.raises(LimitExceeded, match="message_max_bytes"):
             producer.send(JPEG + bytes(8_000))
         assert producer.send(JPEG).id == "cam1:1:5"
-    sizes = [len(fields[b"d"]) for _, fields in line.client.xrange(line.keys.frames("cam1"))]
+    sizes = [len(payload) for payload in line.payloads()]
     assert max(sizes) <= 8_000
 
 

@@ -149,7 +149,7 @@ class _Pair:
     def pass_requests(self) -> None:
         try:
             while data := _receive(self._client):
-                script = b"EVAL" in data[:64]
+                script = b"EVAL" in data
                 self._in_script |= script
                 keep = self._proxy.tear_request(len(data)) if script else None
                 if keep is not None:

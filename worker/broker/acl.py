@@ -48,6 +48,8 @@ def _rules(subscriber: str) -> dict[str, tuple[Rule, ...]]:
     return {
         "producer": (
             Rule(_LOOK, "R:camera:* R:frames:* R:index:* R:recent:* R:line R:ready R:due R:bell R:cameras R:events"),
+            Rule("type set strlen rename unlink", "incoming:*"),
+            Rule("rename persist", "payload:*"),
             Rule("hget hmget hexists hset hincrby hdel", "camera:*"),
             Rule("xadd xgroup|create", "W:frames:*"),
             Rule("hset", "W:index:*"),
@@ -71,6 +73,7 @@ def _rules(subscriber: str) -> dict[str, tuple[Rule, ...]]:
             Rule("blpop lpush llen", "bell"),
             Rule("xadd xrange xdel xlen", "verdicts dead:* features:*"),
             Rule("xread", "R:events"),
+            Rule("mget unlink", "payload:*"),
             Rule("get set strlen unlink", "kept:* kept-verdict:*"),
             Rule("hget hset del expire persist rename unlink", "heat:* heat-part:*"),
             Rule("set del", "worker:*"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,7 +15,9 @@ from gaussline.worker.broker.client import Redis, translated
 from gaussline.worker.broker.script import Script
 from gaussline.worker.contract.frame import VERSION
 from gaussline.worker.contract.keys import Keys, check_name
-from gaussline.worker.errors import BrokerError
+
+INCOMING_S = 60
+"""Life of a payload whose admission never came, in seconds."""
 
 
 class Status(StrEnum):
@@ -78,7 +81,10 @@ class Admission:
         self._admit = Script("admit")
         self._open = Script("open_camera")
         self._retry = Script("retry")
+        self._token = secrets.token_hex(8)
+        self._knocks = 0
         keys = self._keys
+        self._payloads = keys.payload(camera, "")
         self._admit_keys = [
             keys.camera(camera),
             keys.frames(camera),
@@ -102,32 +108,38 @@ class Admission:
 
     def admit(self, request: Request) -> Answer:
         """Admit one message. After a BrokerUnavailable the same request may be sent again without doubling it."""
-        return _answer(self._admit(self._client, self._admit_keys, self._args(request)))
+        return self.admit_many([request])[0]
 
     def admit_many(self, requests: Sequence[Request]) -> list[Answer]:
         """Admit messages in one round trip, in order; one answer each. Raises like `admit`, for all of them.
 
         After one that is busy the rest are busy too (`why` is `order`): all of them can be sent again as they are.
         """
+        return self._knock(self._admit, [], requests, [])
+
+    def admit_letter(self, request: Request, letter_id: str, reason: str) -> Answer:
+        """Admit what a dead letter holds, and remove the letter, in one step; `gone` where it is not there."""
+        keys = [self._keys.dead(reason), self._keys.dead_stats]
+        return self._knock(self._retry, keys, [request], [letter_id, reason])[0]
+
+    def _knock(self, script: Script, keys: list[str], requests: Sequence[Request], args: list[str]) -> list[Answer]:
+        """Every payload goes ahead of its call, as a plain value: see admit.lua."""
         for attempt in range(2):
             pipeline = self._client.pipeline(transaction=False)
             before = -1
             for request in requests:
-                self._admit.queue(pipeline, self._admit_keys, self._args(request, before))
+                self._knocks += 1
+                incoming = self._keys.incoming(self.camera, f"{self._token}-{self._knocks}")
+                pipeline.set(incoming, request.payload, ex=INCOMING_S)
+                script.queue(pipeline, [*self._admit_keys, incoming, *keys], [*self._args(request, before), *args])
                 before = request.first_sequence + request.frames - 1
-            with translated("admit"):
-                try:
-                    return [_answer(answer) for answer in pipeline.execute()]
-                except redis.exceptions.NoScriptError:
-                    if attempt:
-                        raise
-            self._admit.ensure(self._client)
-        raise BrokerError("admit: the script cannot be loaded")
-
-    def admit_letter(self, request: Request, letter_id: str, reason: str) -> Answer:
-        """Admit what a dead letter holds, and remove the letter, in one step; `gone` where it is not there."""
-        keys = [*self._admit_keys, self._keys.dead(reason), self._keys.dead_stats]
-        return _answer(self._retry(self._client, keys, [*self._args(request), letter_id, reason]))
+            with translated(script.name):
+                raw = pipeline.execute(raise_on_error=False)
+                if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in raw[1::2]) and not attempt:
+                    script.ensure(self._client)
+                    continue
+                return [_answer(put, answer) for put, answer in zip(raw[::2], raw[1::2], strict=True)]
+        raise AssertionError("unreachable")
 
     def count_dropped(self, frames: int) -> None:
         """Write down that the producer dropped frames by its policy."""
@@ -140,7 +152,7 @@ class Admission:
             request.epoch,
             request.first_sequence,
             request.frames,
-            request.payload,
+            self._payloads,
             request.deadline_us,
             *self._budgets,
             VERSION,
@@ -148,7 +160,12 @@ class Admission:
         ]
 
 
-def _answer(raw: list[Any]) -> Answer:
+def _answer(put: Any, raw: Any) -> Answer:
+    """An answer of admission. What kept the payload out is the better reason; a lack of memory is `busy`."""
+    if isinstance(put, Exception) and not isinstance(put, redis.exceptions.OutOfMemoryError):
+        raise put
+    if isinstance(raw, Exception):
+        raise raw
     status = Status(raw[0].decode())
     if status in (Status.FENCED, Status.UNKNOWN_EPOCH):
         return Answer(status, epoch=int(raw[1]))

@@ -13,7 +13,7 @@ over any stretch of service, however many messages either of them has waiting.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ CLAIM_CAMERAS = 64
 """Cameras looked at by one claim call; the next goes on from there."""
 AUDIT_FIELDS = 512
 """Messages looked at by one audit; the next goes on from there. A bound on how long it holds Redis (about 2 ms)."""
+FETCH_BYTES = 2**20
+"""Most bytes of one fetch of several payloads: beyond it the reply outgrows caches, and others wait for Redis."""
 FORGET_AFTER_MS = 3_600_000
 """Idle time after which a dead worker's name is forgotten."""
 
@@ -76,6 +78,7 @@ class Intake:
         self._idle_ms = (int(claim_after_s * 1000), int(slow_claim_after_s * 1000))
         self._cursor = ""
         self._audited = ("", "0")
+        self._unfetched: list[Any] = []
         self._take = Script("take")
         self._claim = Script("claim")
         self._audit = Script("audit")
@@ -84,9 +87,11 @@ class Intake:
 
     def take(self, *, max_frames: int, max_bytes: int) -> list[Message]:
         """Unread messages, at once, in fair order: at least one where there is any, then up to the bounds."""
+        if self._unfetched:
+            return self._messages([])
         keys = [self._keys.ready, self._keys.due, self._keys.totals]
         args = [self._keys.prefix, self._worker, max_frames, max_bytes, QUANTUM_FRAMES]
-        return [_message(*item) for item in self._take(self._client, keys, args)]
+        return self._messages(self._take(self._client, keys, args))
 
     def wait(self, timeout_s: float) -> bool:
         """Sleep until the doorbell rings, or for `timeout_s`; True where it rang."""
@@ -115,7 +120,7 @@ class Intake:
         ]
         after, items = self._claim(self._client, [self._keys.cameras], args)
         self._cursor = after.decode()
-        messages = [_message(*item) for item in items]
+        messages = self._messages(items)
         max_frames -= sum(message.frame_count for message in messages)
         max_bytes -= sum(message.size_bytes for message in messages)
         if max_frames > 0 and max_bytes > 0:
@@ -126,7 +131,24 @@ class Intake:
         args = [self._keys.prefix, self._worker, max_frames, max_bytes, *self._audited, AUDIT_FIELDS]
         camera, cursor, items = self._audit(self._client, [self._keys.cameras, self._keys.ready], args)
         self._audited = (camera.decode(), cursor.decode())
-        return [_message(*item) for item in items]
+        return self._messages(items)
+
+    def _messages(self, items: Sequence[Any]) -> list[Message]:
+        """The messages of a script's answer, with their payloads, which are fetched past Lua: see admit.lua.
+
+        What is this worker's already and could not be fetched is fetched with the next call.
+        """
+        self._unfetched += items
+        messages: list[Message] = []
+        for some in _shares(self._unfetched):
+            keys = [self._keys.payload(item[0].decode(), item[1].decode()) for item in some if _apart(item)]
+            payloads: Iterator[bytes | None] = iter(())
+            if keys:
+                with translated("fetching payloads"):
+                    payloads = iter(self._client.mget(keys))
+            messages += [_message(item, next(payloads) if _apart(item) else _payload(item[3])) for item in some]
+        self._unfetched.clear()
+        return messages
 
     def release(self, messages: Iterable[Message]) -> int:
         """Hand unprocessed messages back, claimable at once; how many still were this worker's."""
@@ -145,26 +167,32 @@ class Intake:
         return int(woken), int(made)
 
 
-def _message(
-    camera: bytes, entry_id: bytes, meta: bytes, fields: list[bytes] | None, deliveries: int = 1, crashes: int = 0
-) -> Message:
-    payload = _payload(fields)
+def _apart(item: Sequence[Any]) -> bool:
+    """Whether a message's payload lies in a key of its own: admitted, its entry there and without payload."""
+    return bool(item[2]) and bool(item[3]) and b"d" not in item[3][::2]
+
+
+def _shares(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Items in runs of at most FETCH_BYTES, or one."""
+    start, held = 0, 0
+    for at, item in enumerate(items):
+        size = int(item[2].split(b":")[3]) if item[2] else 0
+        if at > start and held + size > FETCH_BYTES:
+            yield items[start:at]
+            start, held = at, 0
+        held += size
+    if items:
+        yield items[start:]
+
+
+def _message(item: Sequence[Any], payload: bytes | None) -> Message:
+    camera, entry_id, meta = item[0].decode(), item[1].decode(), item[2]
+    deliveries, crashes = item[4:] or (1, 0)
     if not meta:
-        size = len(payload or b"")
-        return Message(camera.decode(), entry_id.decode(), 0, 0, 0, size, 0, 0, payload, deliveries, crashes, False)
+        return Message(camera, entry_id, 0, 0, 0, len(payload or b""), 0, 0, payload, deliveries, crashes, False)
     frames, sequence, epoch, size, admitted_us, deadline_us = (int(part) for part in meta.split(b":"))
     return Message(
-        camera.decode(),
-        entry_id.decode(),
-        epoch,
-        sequence,
-        frames,
-        size,
-        admitted_us,
-        deadline_us,
-        payload,
-        deliveries,
-        crashes,
+        camera, entry_id, epoch, sequence, frames, size, admitted_us, deadline_us, payload, deliveries, crashes
     )
 
 

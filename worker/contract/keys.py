@@ -60,8 +60,16 @@ class Keys:
         return f"{self.prefix}recent:{camera}"
 
     def frames(self, camera: str) -> str:
-        """Stream: the frame batches of one camera."""
+        """Stream: one entry a message of one camera; what it carries lies under `payload`."""
         return f"{self.prefix}frames:{camera}"
+
+    def payload(self, camera: str, entry_id: str) -> str:
+        """String: the frame batch of one message in flight, in its own key because no script is to touch it."""
+        return f"{self.prefix}payload:{camera}:{entry_id}"
+
+    def incoming(self, camera: str, token: str) -> str:
+        """String with a time to live: a frame batch on its way through admission."""
+        return f"{self.prefix}incoming:{camera}:{token}"
 
     def index(self, camera: str) -> str:
         """Hash: entry id -> metadata of one message in flight. What is not in it was not admitted."""

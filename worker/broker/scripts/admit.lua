@@ -1,11 +1,13 @@
 -- Admit one message, or say why not. Atomic: nothing is written unless everything is.
--- KEYS: camera hash, frames stream, index hash, recent zset, totals hash, ready zset, due zset, bell list
--- ARGV: camera, epoch, first sequence, frames, payload, deadline in us (0: none),
+-- KEYS: camera hash, frames stream, index hash, recent zset, totals hash, ready zset, due zset, bell list,
+--       the payload on its way (a string, set with a time to live just before this call)
+-- ARGV: camera, epoch, first sequence, frames, prefix of payload keys, deadline in us (0: none),
 --       camera budget in bytes, line budget in bytes, contract version,
 --       sequence that must be in before this message (-1: none), so that a pipeline cannot overtake itself
 -- Returns: {status, entry id or epoch or bytes}
+-- The payload is no argument: Lua would hash and copy every byte of it. It is renamed from its way to its place instead.
 local camera, epoch, seq, frames = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local payload, deadline = ARGV[5], tonumber(ARGV[6])
+local deadline = tonumber(ARGV[6])
 local camera_budget, line_budget = tonumber(ARGV[7]), tonumber(ARGV[8])
 -- Names become keys, labels and files: what is none is refused at the door.
 if #camera > 64 or not string.match(camera, '^[%w][%w._-]*$') then
@@ -18,8 +20,8 @@ for _, place in ipairs({2, 3, 4, 6}) do
   end
 end
 if frames > 1024 then return redis.error_reply('ERR a message has 1,024 frames at most') end
-local kinds = {'hash', 'stream', 'hash', 'zset', 'hash', 'zset', 'zset', 'list'}
-for i = 1, 8 do
+local kinds = {'hash', 'stream', 'hash', 'zset', 'hash', 'zset', 'zset', 'list', 'string'}
+for i = 1, 9 do
   local kind = redis.call('TYPE', KEYS[i]).ok
   if kind ~= 'none' and kind ~= kinds[i] then
     return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' is a ' .. kind .. ', not a ' .. kinds[i])
@@ -28,25 +30,31 @@ end
 if not (epoch and seq and frames and deadline and camera_budget and line_budget) or frames < 1 then
   return redis.error_reply('ERR admit was called with wrong arguments')
 end
+local function refused(status, what)
+  redis.pcall('UNLINK', KEYS[9])
+  return {status, what}
+end
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'last_seq', 'bytes', 'vfinish', 'admitted', 'admitted_messages',
   'group')
 local known = tonumber(state[1] or '0')
 if epoch < known then
   redis.pcall('HINCRBY', KEYS[1], 'fenced', 1) -- the answer matters more than its count, at a full maxmemory too
-  return {'fenced', known}
+  return refused('fenced', known)
 end
-if epoch > known then return {'unknown_epoch', known} end
+if epoch > known then return refused('unknown_epoch', known) end
 -- Duplicate comes before busy: a producer that lost our answer must learn that its frame is in, however full it is.
 local last = tonumber(state[2] or '-1')
 if seq <= last then
   local first = redis.call('ZRANGEBYSCORE', KEYS[4], seq, seq, 'LIMIT', 0, 1)
   redis.pcall('HINCRBY', KEYS[1], 'duplicates', 1)
-  return {'duplicate', first[1] or ''}
+  return refused('duplicate', first[1] or '')
 end
 -- A message whose forerunner in the same pipeline was refused is refused too: admitted, it would make the forerunner look
 -- like a duplicate when that is sent again.
-if last < tonumber(ARGV[10]) then return {'busy', 'order'} end
-local size = #payload
+if last < tonumber(ARGV[10]) then return refused('busy', 'order') end
+-- Without a payload Redis had no memory for it, or was held up for longer than it lives: to be sent again, in both cases.
+local size = redis.call('STRLEN', KEYS[9])
+if size == 0 then return {'busy', 'memory'} end
 local now = redis.call('TIME')
 local now_us = tonumber(now[1]) * 1000000 + tonumber(now[2])
 local line = redis.call('HMGET', KEYS[5], 'bytes', 'memory_us', 'memory_full', 'vtime', 'verdicts_full')
@@ -57,7 +65,7 @@ local stale = now_us - tonumber(line[2] or '0') > 100000
 if stale then
   local info = redis.call('INFO', 'memory')
   local limit = tonumber(string.match(info, 'maxmemory:(%d+)'))
-  memory_full = limit > 0 and tonumber(string.match(info, 'used_memory:(%d+)')) + size > 0.9 * limit
+  memory_full = limit > 0 and tonumber(string.match(info, 'used_memory:(%d+)')) > 0.9 * limit
 end
 local camera_bytes = tonumber(state[3] or '0')
 local why = nil
@@ -69,15 +77,17 @@ if why then
   -- pcall: at a full maxmemory even this count may be refused, and the answer matters more than the count.
   redis.pcall('HINCRBY', KEYS[1], 'busy', 1)
   if stale then redis.pcall('HSET', KEYS[5], 'memory_us', now_us, 'memory_full', memory_full and '1' or '0') end
-  return {'busy', why}
+  return refused('busy', why)
 end
 local added = redis.pcall('XADD', KEYS[2], '*', 'v', ARGV[9], 'n', frames, 'seq', ARGV[3], 'epoch', ARGV[2],
-  'at', string.format('%.0f', now_us), 'd', payload)
+  'at', string.format('%.0f', now_us))
 if type(added) == 'table' and added.err then
-  if string.find(added.err, 'OOM', 1, true) then return {'busy', 'memory'} end
+  if string.find(added.err, 'OOM', 1, true) then return refused('busy', 'memory') end
   return added
 end
 local id = added
+redis.call('RENAME', KEYS[9], ARGV[5] .. id)
+redis.call('PERSIST', ARGV[5] .. id)
 if not state[7] then
   local made = redis.pcall('XGROUP', 'CREATE', KEYS[2], 'workers', '0')
   if type(made) == 'table' and made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then return made end

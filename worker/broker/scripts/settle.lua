@@ -162,6 +162,7 @@ for i = 3, #ARGV do
       if meta then
         local size = tonumber(string.match(meta, '^%d+:%d+:%d+:(%d+)'))
         redis.call('HDEL', index, m.id)
+        redis.call('UNLINK', prefix .. 'payload:' .. m.camera .. ':' .. m.id)
         add(camera, 'bytes', -size)
         add(KEYS[2], 'bytes', -size)
         if string.sub(meta, -2) ~= ':0' then redis.call('ZREM', prefix .. 'due', m.camera .. '|' .. m.id) end
