@@ -11,13 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from gaussline.worker.commands.console import err, out, progress
-from gaussline.worker.commands.fit import choice
+from gaussline.worker.commands.fit import DEFAULT_GRID, choice
 from gaussline.worker.commands.options import write_file
 from gaussline.worker.settings import Settings
 
 EPILOG = """\b
 Examples:
   gaussline evaluate parts/ --seeds 10                      a folder with good/ and bad/<defect>/
+  gaussline evaluate parts/ --grid 1                        the paper's own setting
   gaussline evaluate mvtec/ --protocol paper --extra all    all categories in the layout of MVTec AD, the paper's tables
   gaussline evaluate parts/ --html report.html --csv all.csv --json
 """
@@ -34,11 +35,24 @@ def evaluate(
     backbone: Annotated[str, typer.Option(help="Backbone.")] = "mobilenet_v2",
     weights: Annotated[Path | None, typer.Option(help="State-dict file; none takes the publisher's own.")] = None,
     levels: Annotated[str | None, typer.Option(help="Comma-separated levels; none takes all.")] = None,
+    grid: Annotated[
+        int,
+        typer.Option(help="Regions a side that levels of at most 512 channels are cut into; 1 is the paper's.", min=1),
+    ] = DEFAULT_GRID,
+    views: Annotated[
+        str | None, typer.Option(help="Comma-separated views whose features are averaged; see 'gaussline fit'.")
+    ] = None,
+    input_size: Annotated[
+        int | None, typer.Option(help="Side of the network's input in pixels; none takes the native one.", min=32)
+    ] = None,
     numeric_mode: Annotated[str, typer.Option(help="float32, bfloat16 or tf32.")] = "float32",
     estimator: Annotated[str | None, typer.Option(help="Covariance: ledoit_wolf, oas or empirical.")] = None,
     projection: Annotated[str | None, typer.Option(help="none, pca, npca, l2 or standardised.")] = None,
     variance: Annotated[float | None, typer.Option(help="Fraction of variance at which pca or npca cuts.")] = None,
     rule: Annotated[str | None, typer.Option(help="Levels combined by sum, mean, max or standardised.")] = None,
+    robust: Annotated[
+        bool, typer.Option("--robust", help="Leave out training images that look defective, as 'gaussline fit' does.")
+    ] = False,
     protocol: Annotated[
         str,
         typer.Option(
@@ -89,7 +103,7 @@ def evaluate(
 
     settings = Settings.load(feature_cache=cache)
     ask = EvaluationOptions(
-        fit=_fit_options(estimator, projection, variance, rule),
+        fit=_fit_options(estimator, projection, variance, rule, robust),
         protocol=choice(Protocol, protocol, "--protocol"),
         folds=folds,
         train_share=train_share,
@@ -113,7 +127,10 @@ def evaluate(
             backbone,
             weights,
             levels=None if levels is None else tuple(part.strip() for part in levels.split(",")),
+            input_size=input_size,
             numeric_mode=numeric_mode,
+            grid=grid,
+            views=() if views is None else tuple(part.strip() for part in views.split(",")),
             device=settings.device,
             memory_format=settings.memory_format,
             compile=settings.compile,
@@ -152,14 +169,16 @@ def evaluate(
             err().print(f"written: {path}", highlight=False)
 
 
-def _fit_options(estimator: str | None, projection: str | None, variance: float | None, rule: str | None) -> Any:
+def _fit_options(
+    estimator: str | None, projection: str | None, variance: float | None, rule: str | None, robust: bool
+) -> Any:
     """The defaults of a fit, but for what was given."""
     from gaussline.worker.gaussian.combination import Rule
     from gaussline.worker.gaussian.covariance import Estimator
     from gaussline.worker.gaussian.density import Projection
     from gaussline.worker.learning.fit import FitOptions
 
-    options = FitOptions()
+    options = FitOptions(robust=robust)
     if estimator is not None:
         options = replace(options, estimator=choice(Estimator, estimator, "--estimator"))
     if projection is not None:

@@ -70,6 +70,11 @@ def cuts(names: Sequence[str], channels: Sequence[int]) -> tuple[Cut, ...]:
     return tuple(found)
 
 
+def level_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The whole levels behind names of regions. Raises ArtefactError as `cuts` does."""
+    return tuple(cut.level for cut in cuts(names, [1] * len(names)))
+
+
 def bounds(index: int, grid: int, size: int) -> slice:
     """Cells of part `index` of `grid` along a side of `size` cells: those that it touches; neighbours may share one."""
     return slice(index * size // grid, -(-(index + 1) * size // grid))

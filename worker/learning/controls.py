@@ -13,10 +13,12 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from gaussline.worker.contract.model import groups_of
+from gaussline.worker.contract.regions import level_names
 from gaussline.worker.errors import FitError
 from gaussline.worker.gaussian.bootstrap import STATISTICS, Scored, statistics
 from gaussline.worker.gaussian.chi_squared import chi_squared, sigma_rate
-from gaussline.worker.gaussian.combination import Rule
+from gaussline.worker.gaussian.combination import Combination, Rule
 from gaussline.worker.gaussian.covariance import Estimator
 from gaussline.worker.gaussian.density import Gaussian, Projection
 from gaussline.worker.gaussian.metrics import auroc
@@ -75,10 +77,13 @@ def control_table(
     if scores[0] is None:
         note += "One-class SVM: scikit-learn is not installed."
     else:
-        rows.append(["one-class SVM", *_mean_areas([pair for pair in scores if pair is not None])])
+        whole = Combination(groups=groups_of(levels))
+        pairs = [(whole.by_level(pair[0]), whole.by_level(pair[1])) for pair in scores if pair is not None]
+        rows.append(["one-class SVM", *_mean_areas(pairs)])
         note += "One-class SVM: radial basis functions, gamma by scale, nu 0.5; the sum is of its scores."
     progress(1)
-    return ResultTable("controls", "Simpler scores as controls: AUROC", ("score", *levels, "sum"), rows, note)
+    columns = ("score", *level_names(levels), "sum")
+    return ResultTable("controls", "Simpler scores as controls: AUROC", columns, rows, note)
 
 
 def component_table(
@@ -95,12 +100,12 @@ def component_table(
             areas, kept = _areas(category, prepared, levels, own)
             rows.append([name, *areas, kept])
         except FitError:
-            rows.append([name, *[None] * (len(levels) + 2)])
+            rows.append([name, *[None] * (len(level_names(levels)) + 2)])
         progress(1)
     return ResultTable(
         "components",
         "Principal components: AUROC",
-        ("directions", *levels, "sum", "directions kept"),
+        ("directions", *level_names(levels), "sum", "directions kept"),
         rows,
         "PCA keeps up to and including the component that crosses the share of variance, NPCA from just before it on; "
         "plain covariance on what is kept. All directions: the evaluation's own estimator.",
@@ -112,6 +117,7 @@ def combination_table(
 ) -> ResultTable:
     """All statistics of every rule over all levels, and of the sum without each level in turn."""
     found: dict[str, list[Scored]] = {}
+    names = level_names(levels)
     for plan in plans:
         run = run_plan(category, plan, levels, replace(options, rule=Rule.STANDARDISED))
         columns = {
@@ -120,8 +126,8 @@ def combination_table(
             "maximum": (run.normal.max(axis=1), run.defective.max(axis=1)),
             "standardised": (run.combined_normal, run.combined_defective),
         }
-        for index, level in enumerate(levels if len(levels) > 1 else ()):
-            rest = np.arange(len(levels)) != index
+        for index, level in enumerate(names if len(names) > 1 else ()):
+            rest = np.arange(len(names)) != index
             columns[f"sum without {level}"] = (run.normal[:, rest].sum(axis=1), run.defective[:, rest].sum(axis=1))
         for name, (normal, defective) in columns.items():
             found.setdefault(name, []).append(Scored(normal, defective, plan.normal, plan.defective))
@@ -143,12 +149,18 @@ def combination_table(
 def sigma_table(
     category: Category, prepared: Sequence[Prepared], levels: Sequence[str], options: FitOptions, progress: Progress
 ) -> ResultTable:
-    """The published chi-squared threshold at 1 to 5 σ: stated and realised false positives, and true positives."""
+    """The published chi-squared threshold at 1 to 5 σ: stated and realised false positives, and true positives.
+
+    Of whole levels alone: the farthest of several regions follows no such law.
+    """
+    whole = set(level_names(levels))
     rates: dict[tuple[str, int], list[tuple[float, float]]] = {}
     warned: dict[tuple[str, int], bool] = {}
     for one in prepared:
         gaussians = fit_gaussians(one.moments, levels, replace(options, projection=Projection.NONE))
         for level, gaussian, x in zip(levels, gaussians, category.features, strict=True):
+            if level not in whole:
+                continue
             normal, defective = gaussian.mahalanobis(x[one.plan.normal]), gaussian.mahalanobis(x[one.plan.defective])
             for sigma in SIGMAS:
                 point = chi_squared(gaussian, sigma_rate(sigma))
@@ -168,7 +180,7 @@ def sigma_table(
         rows,
         "Chi-squared with as many degrees of freedom as features, for single levels. The paper fits it on 100 "
         "augmented passes; here it stands on the training images as they are. For comparison only: models calibrate on "
-        "images that the fit has not seen.",
+        "images that the fit has not seen. Levels that are cut into regions (--grid) have no such law, and no row.",
     )
 
 
@@ -184,8 +196,9 @@ def _areas(
         else:
             gaussians = fit_gaussians(one.moments, levels, options)
         kept = sum(gaussian.rank for gaussian in gaussians)
-        normal = _distances(gaussians, category, one.plan.normal)
-        pairs.append((normal, _distances(gaussians, category, one.plan.defective)))
+        whole = Combination(groups=groups_of(levels))
+        normal = whole.by_level(_distances(gaussians, category, one.plan.normal))
+        pairs.append((normal, whole.by_level(_distances(gaussians, category, one.plan.defective))))
     return _mean_areas(pairs), kept
 
 

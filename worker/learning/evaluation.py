@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from gaussline.worker.contract.regions import level_names
 from gaussline.worker.gaussian.bootstrap import STATISTICS, Scored, intervals, statistics
 from gaussline.worker.gaussian.combination import Rule
 from gaussline.worker.gaussian.metrics import auroc
@@ -30,7 +31,7 @@ class Run:
     """One fit and what it scored.
 
     Attributes:
-        normal, defective: (n, L) and (m, L) distances of the plan's rows.
+        normal, defective: (n, L) and (m, L) distances of the plan's rows; of a cut level, its farthest region's.
         combined_normal, combined_defective: (n,) and (m,) scores by the rule of the fit.
         fitted: what scored them; kept of a category's first run alone.
     """
@@ -56,14 +57,15 @@ class Run:
 def run_plan(category: Category, plan: Plan, levels: Sequence[str], options: FitOptions, *, keep: bool = False) -> Run:
     """Fit on the plan's training rows alone, and score the others. Raises FitError naming the level."""
     fitted = fit_rows(category.features, plan.train, levels, replace(options, seed=plan.seed))
-    normal = fitted.distances(category.features, plan.normal)
-    defective = fitted.distances(category.features, plan.defective)
+    rule = fitted.combination
+    normal = rule.by_level(fitted.distances(category.features, plan.normal))
+    defective = rule.by_level(fitted.distances(category.features, plan.defective))
     return Run(
         plan,
         normal,
         defective,
-        fitted.combination.combine(normal),
-        fitted.combination.combine(defective),
+        rule.combine_levels(normal),
+        rule.combine_levels(defective),
         fitted if keep else None,
     )
 
@@ -85,7 +87,7 @@ def run_all(
 
 def columns(runs: Sequence[Run], levels: Sequence[str], rule: Rule) -> dict[str, list[Scored]]:
     """Every level, the paper's sum, and the fit's own combination where it is another: name -> scores a run."""
-    found = {name: [run.column(index) for run in runs] for index, name in enumerate(levels)}
+    found = {name: [run.column(index) for run in runs] for index, name in enumerate(level_names(levels))}
     found[Rule.SUM.value] = [run.column(None) for run in runs]
     if rule is not Rule.SUM:
         found[rule.value] = [run.combined() for run in runs]

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from gaussline.worker.contract.regions import level_names
 from gaussline.worker.gaussian.combination import Rule
 from gaussline.worker.learning import plots
 from gaussline.worker.learning.assessment import Assessed, Evaluation, Example
@@ -40,7 +41,7 @@ def html_report(result: Evaluation) -> str:
         options=result.options,
         rule=rule,
         means=[_table(table) for table in result.means],
-        categories=[_category(category, rule, result.spec.levels) for category in result.categories],
+        categories=[_category(category, rule, level_names(result.spec.levels)) for category in result.categories],
         warnings=[(category.name, text) for category in result.categories for text in category.warnings],
         overview=_overview(result),
     )
