@@ -83,7 +83,10 @@ class Settings(BaseSettings):
     )
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field("auto", description="auto measures at start.")
     compile: Literal["auto", "on", "off"] = Field("off", description="torch.compile; auto measures at start.")
-    weights: Path | None = Field(None, description="Weights file of the backbone; none takes torchvision's own.")
+    weights: Path | None = Field(
+        None,
+        description="Weights file of the backbone, or a folder with a file for each; none takes torchvision's own.",
+    )
     allow_random_weights: bool = Field(
         False, description="Score with random weights. Demonstrations only: it means nothing."
     )

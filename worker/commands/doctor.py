@@ -114,9 +114,9 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     if settings.weights is not None:
         yield _judge(
             "weights",
-            settings.weights.is_file(),
-            f"{settings.weights} is there" if settings.weights.is_file() else f"{settings.weights} is not there",
-            "set GAUSSLINE_WEIGHTS to the file that the model was fitted with",
+            settings.weights.exists(),
+            f"{settings.weights} is there" if settings.weights.exists() else f"{settings.weights} is not there",
+            "set GAUSSLINE_WEIGHTS to the file (or the folder of files) that the model was fitted with",
         )
     try:
         import torch

@@ -32,8 +32,10 @@ def evaluate(
             help="Folders with good/ and bad/<defect>/, or in the layout of MVTec AD; or one that holds such folders.",
         ),
     ],
-    backbone: Annotated[str, typer.Option(help="Backbone.")] = "mobilenet_v2",
-    weights: Annotated[Path | None, typer.Option(help="State-dict file; none takes the publisher's own.")] = None,
+    backbone: Annotated[str, typer.Option(help="Backbone, or several joined by +: an ensemble.")] = "mobilenet_v2",
+    weights: Annotated[
+        Path | None, typer.Option(help="State-dict file, or a folder of them; none takes torchvision's own.")
+    ] = None,
     levels: Annotated[str | None, typer.Option(help="Comma-separated levels; none takes all.")] = None,
     grid: Annotated[
         int,

@@ -31,10 +31,17 @@ def fit(
     ] = None,
     name: Annotated[str, typer.Option("--name", "-n", help="Name of the model.")] = "default",
     backbone: Annotated[
-        str, typer.Option(help="Backbone; 'gaussline fit --help' of a wrong one lists them.")
+        str,
+        typer.Option(
+            help="Backbone; a wrong one lists them. Several joined by + are an ensemble: mobilenet_v2+squeezenet1_1."
+        ),
     ] = "mobilenet_v2",
     weights: Annotated[
-        Path | None, typer.Option(help="State-dict file of its weights; none takes torchvision's own.")
+        Path | None,
+        typer.Option(
+            help="State-dict file of its weights, or a folder of files named after their backbones; none takes "
+            "torchvision's own."
+        ),
     ] = None,
     rate: Annotated[float, typer.Option(help="Stated false-positive rate: share of good parts that may fail.")] = 0.01,
     method: Annotated[

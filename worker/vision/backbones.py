@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
 import torch
 import torchvision
 from torch import nn
-from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gaussline.worker.contract.regions import MAX_GRID, cuts, region_names
 from gaussline.worker.contract.spec import BackboneSpec
-from gaussline.worker.errors import BackboneMismatch, ModelError, NotFound
+from gaussline.worker.errors import BackboneMismatch, NotFound
+from gaussline.worker.vision.ensemble import SEPARATOR, Ensemble, members_of
 from gaussline.worker.vision.numeric import dtype_of
 from gaussline.worker.vision.registry import BackboneEntry, entry
 from gaussline.worker.vision.timm_backbones import PREFIX as TIMM
 from gaussline.worker.vision.timm_backbones import timm_network
+from gaussline.worker.vision.trunk import Backbone, pool, pool_regions
 from gaussline.worker.vision.weights import (
     StateDict,
     WeightsSource,
@@ -29,78 +30,9 @@ from gaussline.worker.vision.weights import (
     read_state_dict,
 )
 
+__all__ = ["REGION_CHANNELS", "Backbone", "fold_batch_norm", "load_backbone", "load_for", "pool", "pool_regions"]
 REGION_CHANNELS = 512
 """Levels of more channels stay whole: a few hundred frames tell little of so many, and each region would cost 8 MB."""
-
-
-class Backbone(nn.Module):
-    """The stages of a trunk up to its last wanted level; in evaluation mode, frozen.
-
-    Attributes:
-        spec: what its features are.
-    """
-
-    def __init__(self, stages: Sequence[nn.Module], taps: Sequence[int], spec: BackboneSpec) -> None:
-        """Args: stages: of the whole trunk. taps: the stage behind each level of `spec.cuts`."""
-        super().__init__()
-        self.stages = nn.ModuleList(stages[: max(taps) + 1])
-        # Levels may be asked for in any order; the trunk gives them as it runs.
-        self._order = {tap: place for place, tap in enumerate(taps)}
-        self._grids = tuple(cut.grid for cut in spec.cuts)
-        self.spec = spec
-        self.eval().requires_grad_(False)
-
-    def maps(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Feature maps (n, c, h, w) a level of `spec.cuts`, in the trunk's own dtype.
-
-        Args:
-            x: normalised input (n, 3, height, width), any floating dtype.
-        """
-        return self._run(x, lambda level, grid: [level])
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Features (n, c) a level of the spec, region by region: spatial means, float32 in every numeric mode."""
-        return self._run(x, pool_regions)
-
-    def pooled(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The features of what `maps` gave."""
-        return [region for level, grid in zip(maps, self._grids, strict=True) for region in pool_regions(level, grid)]
-
-    def _run(self, x: torch.Tensor, take: Callable[[torch.Tensor, int], list[torch.Tensor]]) -> list[torch.Tensor]:
-        x = x.to(self.dtype)
-        found: list[list[torch.Tensor]] = [[]] * len(self._order)
-        for index, stage in enumerate(self.stages):
-            x = stage(x)
-            if index in self._order:
-                place = self._order[index]
-                found[place] = take(x, self._grids[place])
-        return [taken for level in found for taken in level]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of weights and activations."""
-        return next(self.parameters()).dtype
-
-
-def pool(maps: torch.Tensor) -> torch.Tensor:
-    """Spatial mean in float32: (n, c, h, w) to float32 (n, c). In bfloat16 the sum would be off by 1 to 5 %."""
-    return maps.mean((2, 3), dtype=torch.float32)
-
-
-def pool_regions(maps: torch.Tensor, grid: int) -> list[torch.Tensor]:
-    """Spatial means in float32 of each region, row by row: (n, c, h, w) to grid² times (n, c).
-
-    Raises ModelError where the map has fewer cells a side than the grid.
-    """
-    if grid == 1:
-        return [pool(maps)]
-    if min(maps.shape[2:]) < grid:
-        raise ModelError(
-            f"a feature map of {maps.shape[2]} x {maps.shape[3]} cells cannot be cut into {grid} x {grid} regions: "
-            "take a coarser grid, or a larger input"
-        )
-    means = functional.adaptive_avg_pool2d(maps.float(), grid)
-    return [means[:, :, row, column].contiguous() for row in range(grid) for column in range(grid)]
 
 
 def load_backbone(
@@ -116,10 +48,13 @@ def load_backbone(
     """Build a backbone by its name.
 
     Args:
-        name: a registered name, or `timm:NAME` where the package timm is installed.
-        weights: see `WeightsSource.parse`; random ones only as `WeightsSource(random_seed=…)`.
-        levels: a subset of the registered levels, or names of regions of them; None takes all.
-        input_size: (height, width); None takes the native one.
+        name: a registered name, `timm:NAME` where the package timm is installed, or several joined by `+`: an ensemble
+            (see `ensemble`).
+        weights: see `WeightsSource.parse`; random ones only as `WeightsSource(random_seed=…)`. An ensemble takes a
+            folder with a file for each of its backbones.
+        levels: a subset of the registered levels, or names of regions of them; None takes all. Of an ensemble each
+            begins with its backbone: `mobilenet_v2:features.17`.
+        input_size: (height, width); None takes the native one, of an ensemble the largest.
         numeric_mode: one of `contract.spec.NUMERIC_MODES`.
         grid: cut each level of at most `REGION_CHANNELS` channels into grid x grid regions.
         views: see `contract.views`.
@@ -129,6 +64,18 @@ def load_backbone(
         another network's.
     """
     source = weights if isinstance(weights, WeightsSource) else WeightsSource.parse(weights)
+    if SEPARATOR in name:
+        parts = members_of(name, levels)
+        size = input_size or max((_native_size(part) for part in parts), key=lambda sides: sides[0] * sides[1])
+        return Ensemble(
+            [
+                load_backbone(
+                    part, source, levels=own, input_size=size, numeric_mode=numeric_mode, grid=grid, views=views
+                )
+                for part, own in parts.items()
+            ]
+        )
+    source = source.of(name)
     described, network = _network(name, source)
     chosen = tuple(levels) if levels is not None else described.levels
     widths = dict(zip(described.levels, described.channels, strict=True))
@@ -208,6 +155,13 @@ def _network(name: str, source: WeightsSource) -> tuple[BackboneEntry, nn.Module
     if broken:
         raise BackboneMismatch(f"weights {source} of {name} are not finite in {', '.join(broken[:3])}")
     return described, network
+
+
+def _native_size(name: str) -> tuple[int, int]:
+    if name.startswith(TIMM):
+        with _seeded(0):
+            return timm_network(name, pretrained=False)[0].native_size
+    return entry(name).native_size
 
 
 def _stage(network: nn.Module, path: str) -> nn.Module:

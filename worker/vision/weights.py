@@ -25,6 +25,7 @@ from gaussline.worker.vision.registry import WEIGHTS
 
 StateDict = Mapping[str, torch.Tensor]
 PRETRAINED: Final = "torchvision"
+SUFFIXES: Final = (".pth", ".pt", ".safetensors")
 _TIMEOUT_S: Final = 20.0
 
 
@@ -33,7 +34,8 @@ class WeightsSource:
     """Where the weights of a backbone come from: exactly one of three.
 
     Attributes:
-        file: a `.pth` or `.safetensors` state dict, as torchvision names its tensors.
+        file: a `.pth` or `.safetensors` state dict, as torchvision names its tensors; or a folder of several, each
+            named after its backbone.
         pretrained: name of torchvision's weights, such as `IMAGENET1K_V1`.
         random_seed: draw them. Demonstrations and tests only.
     """
@@ -54,6 +56,25 @@ class WeightsSource:
         if isinstance(text, str) and text.startswith(PRETRAINED + ":"):
             return cls(pretrained=text.removeprefix(PRETRAINED + ":"))
         return cls(file=Path(text))
+
+    def of(self, name: str) -> WeightsSource:
+        """The source of one backbone: of a folder, the file in it that is named `NAME` or begins with it.
+
+        Raises WeightsUnavailable where there is none, or more than one.
+        """
+        if self.file is None or not self.file.is_dir():
+            return self
+        plain = name.rpartition(":")[2]
+        files = [file for file in sorted(self.file.iterdir()) if file.suffix in SUFFIXES]
+        found = [file for file in files if file.stem == plain] or [
+            file for file in files if file.stem.startswith((plain + "_", plain + "-", plain + "."))
+        ]
+        if len(found) != 1:
+            there = ", ".join(file.name for file in found) or "none"
+            raise WeightsUnavailable(
+                f"folder {self.file} must hold one file of weights named {plain}{SUFFIXES[0]}: it has {there}"
+            )
+        return WeightsSource(file=found[0])
 
     def __str__(self) -> str:
         if self.file is not None:
