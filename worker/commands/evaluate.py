@@ -44,6 +44,10 @@ def evaluate(
     views: Annotated[
         str | None, typer.Option(help="Comma-separated views whose features are averaged; see 'gaussline fit'.")
     ] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="Fit on turned and relit copies too: hflip,brightness:0.9..1.1; see 'fit'.")
+    ] = None,
+    copies: Annotated[int, typer.Option(help="Augmented copies of each training image.", min=1, max=100)] = 4,
     input_size: Annotated[
         int | None, typer.Option(help="Side of the network's input in pixels; none takes the native one.", min=32)
     ] = None,
@@ -97,6 +101,7 @@ def evaluate(
     """
     from gaussline.worker.commands.evaluation_output import csv_text, print_evaluation
     from gaussline.worker.learning.assessment import Assessor, EvaluationOptions
+    from gaussline.worker.learning.augmentation import Augmentation
     from gaussline.worker.learning.category import Extraction, find_categories
     from gaussline.worker.learning.controls import Extra
     from gaussline.worker.learning.feature_cache import FeatureCache
@@ -118,6 +123,7 @@ def evaluate(
         examples=html is not None,
         threads=settings.decode_threads,
         skip_bad=skip_bad,
+        augmentation=None if augment is None else Augmentation.parse(augment, copies, seed),
     )
     for path in (html, csv):
         if path is not None and not path.parent.is_dir():

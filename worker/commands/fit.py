@@ -77,6 +77,14 @@ def fit(
             "vflip, rot90, rot180, rot270, brightness:F."
         ),
     ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            help="Fit on turned and relit copies of the training images too, drawn by the seed: comma-separated hflip, "
+            "vflip, rot90, rot180, rot270, brightness:LOW..HIGH. Copies never calibrate."
+        ),
+    ] = None,
+    copies: Annotated[int, typer.Option(help="Augmented copies of each training image.", min=1, max=100)] = 4,
     input_size: Annotated[
         int | None, typer.Option(help="Side of the network's input in pixels; none takes the native one.", min=32)
     ] = None,
@@ -134,6 +142,7 @@ def fit(
     from gaussline.worker.gaussian.combination import Rule
     from gaussline.worker.gaussian.covariance import Estimator
     from gaussline.worker.gaussian.density import Projection
+    from gaussline.worker.learning.augmentation import Augmentation
     from gaussline.worker.learning.fit import FitOptions, fit_model, report
     from gaussline.worker.learning.pipeline import BackboneOptions
     from gaussline.worker.learning.recorded import read_recorded
@@ -152,6 +161,7 @@ def fit(
         folds=folds,
         robust=robust,
     )
+    augmentation = None if augment is None else Augmentation.parse(augment, copies, seed)
     client: Any = None
     registry = None
     if output is not None:
@@ -162,9 +172,9 @@ def fit(
         registry = Registry(client, settings.line)
         registry.models()  # before minutes are spent on a fit that nobody can store
     if events is not None:
-        if folder is not None or output is not None:
+        if folder is not None or output is not None or augmentation is not None:
             raise typer.BadParameter(
-                "takes the line's own record: give neither a folder nor --output", param_hint="--events"
+                "takes the line's own record: give neither a folder nor --output nor --augment", param_hint="--events"
             )
         assert registry is not None
         recorded = read_recorded(client, settings.line, events, registry)
@@ -192,7 +202,7 @@ def fit(
             threads=settings.torch_threads,
         )
         model = _fit_folder(
-            folder, backbones, options, holdout, skip_bad, settings.decode_threads, suspects, suspects_to
+            folder, backbones, options, augmentation, holdout, skip_bad, settings.decode_threads, suspects, suspects_to
         )
     text = report(model)
     artefact = model.to_artefact()
@@ -226,6 +236,7 @@ def _fit_folder(
     folder: Path,
     backbones: Any,
     options: Any,
+    augmentation: Any,
     holdout: float,
     skip_bad: bool,
     threads: int,
@@ -250,6 +261,7 @@ def _fit_folder(
             extractor,
             skip_bad=skip_bad,
             threads=threads,
+            augmentation=augmentation,
             progress=lambda done, total: bar.update(task, advance=done, total=total),
         )
     for path, why in images.skipped:
@@ -261,8 +273,11 @@ def _fit_folder(
     aside, own = order[: round(holdout * count)], np.sort(order[round(holdout * count) :])
     err().print(f"{own.size} normal frames in {folder}" + (f", {aside.size} held out" if aside.size else ""))
     features = [level[own] for level in images.features]
-    info = {"folder": folder.name, "skipped": len(images.skipped)}
-    model = fit_model(features, extractor.spec, options, info, digests=images.digests[own])
+    copies = [[level[own] for level in copy] for copy in images.copies]
+    info: dict[str, Any] = {"folder": folder.name, "skipped": len(images.skipped)}
+    if augmentation is not None:
+        info["augmentation"] = augmentation.to_json()
+    model = fit_model(features, extractor.spec, options, info, digests=images.digests[own], copies=copies)
     shown = [level[aside] for level in images.features]
     if images.test is not None:
         shown = [np.concatenate(both) for both in zip(shown, images.test, strict=True)]
@@ -270,7 +285,7 @@ def _fit_folder(
         model = replace(model, info=dict(model.info) | realised(model.judge(shown).failed))
     if suspects:
         own_samples = [images.samples[row] for row in own]
-        found = write_suspects(extractor, own_samples, features, options, suspects, suspects_to)
+        found = write_suspects(extractor, own_samples, features, options, suspects, suspects_to, copies)
         err().print(suspects_table(found, suspects_to))
         model = replace(model, info=dict(model.info) | {"suspects": [one.to_dict() for one in found]})
     return model

@@ -13,6 +13,7 @@ from gaussline.worker.contract.spec import BackboneSpec
 from gaussline.worker.errors import FitError
 from gaussline.worker.gaussian.combination import Rule
 from gaussline.worker.learning import controls
+from gaussline.worker.learning.augmentation import Augmentation
 from gaussline.worker.learning.category import Category, Extraction, read_category
 from gaussline.worker.learning.contamination import contamination_table
 from gaussline.worker.learning.contamination import steps as contamination_steps
@@ -35,6 +36,7 @@ class EvaluationOptions:
 
     Attributes:
         seeds: of the divisions; `seed` of everything else that is drawn.
+        augmentation: of the images that are fitted on.
         examples: make heat maps of the best and the worst images.
     """
 
@@ -51,6 +53,7 @@ class EvaluationOptions:
     examples: bool = False
     threads: int = 2
     skip_bad: bool = False
+    augmentation: Augmentation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -63,6 +66,8 @@ class EvaluationOptions:
             "projection": self.fit.projection.value,
             "variance": self.fit.variance,
             "rule": self.fit.rule.value,
+            "robust": self.fit.robust,
+            "augmentation": None if self.augmentation is None else self.augmentation.to_json(),
             "bootstrap_draws": self.draws,
             "confidence": self.confidence,
         }
@@ -192,6 +197,7 @@ class Assessor:
             self._cache,
             skip_bad=ask.skip_bad,
             threads=ask.threads,
+            augmentation=ask.augmentation,
             planned=lambda images: self._stage(f"{name}: features", images),
             progress=self._progress,
         )

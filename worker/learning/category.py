@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from gaussline.worker.contract.spec import BackboneSpec
 from gaussline.worker.errors import SourceError
+from gaussline.worker.learning.augmentation import Augmentation
 from gaussline.worker.learning.dataset import Dataset, Sample, read_dataset
-from gaussline.worker.learning.feature_cache import FeatureCache
-from gaussline.worker.learning.features import Features, Progress, feature_batches
+from gaussline.worker.learning.feature_cache import FeatureCache, Levels
+from gaussline.worker.learning.features import Features, Progress, image_batches
 from gaussline.worker.learning.pipeline import BackboneOptions
 from gaussline.worker.learning.survey import Survey, Unreadable, refuse, survey
 from gaussline.worker.vision.features import FeatureExtractor
+from gaussline.worker.vision.preprocess import stack
 from gaussline.worker.vision.runtime import resolve_device
 
 
@@ -61,6 +63,7 @@ class Category:
         sizes: (height, width) of each image as stored.
         skipped: files that were left out.
         warnings: sentences for a person.
+        copies: features of augmented copies of the images, once a copy, in the same order.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Category:
     sizes: tuple[tuple[int, int], ...]
     skipped: tuple[Unreadable, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    copies: tuple[Features, ...] = ()
 
     def rows(self, wanted: Callable[[Sample], bool]) -> NDArray[np.intp]:
         """Rows of the samples that are wanted."""
@@ -100,6 +104,7 @@ def read_category(
     *,
     skip_bad: bool = False,
     threads: int = 2,
+    augmentation: Augmentation | None = None,
     planned: Callable[[int], None] = lambda images: None,
     progress: Progress = lambda done: None,
 ) -> Category:
@@ -109,6 +114,7 @@ def read_category(
 
     Args:
         skip_bad: leave out images that cannot be read; else they are refused, all of them named.
+        augmentation: copies of all images; which of them are fitted on is a plan's to say.
         planned: told how many images the folder has.
 
     Raises:
@@ -119,16 +125,21 @@ def read_category(
     if not skip_bad:
         refuse(seen.unreadable)
     planned(len(seen.images))
-    rows: dict[Path, list[NDArray[np.float32]]] = {}
+    # The image as it is, then its copies; each is kept for itself.
+    modes = [extraction.mode]
+    if augmentation is not None:
+        modes += [f"{extraction.mode}-{augmentation.key(number)}" for number in range(1, 1 + augmentation.copies)]
+    rows: dict[Path, list[Levels]] = {}
     bad = list(seen.unreadable)
     digests = {image.sample.path: image.digest for image in seen.images}
     fresh: list[Sample] = []
     for image in seen.images:
-        levels = None if cache is None else cache.get(image.digest, extraction.spec, extraction.mode)
-        if levels is None:
+        levels = [None if cache is None else cache.get(image.digest, extraction.spec, mode) for mode in modes]
+        known = [level for level in levels if level is not None]
+        if len(known) < len(modes):
             fresh.append(image.sample)
         else:
-            rows[image.sample.path] = levels
+            rows[image.sample.path] = known
             progress(1)
     if fresh:
         extractor = extraction.extractor
@@ -137,20 +148,26 @@ def read_category(
             bad.append(Unreadable(sample.path, why))
             progress(1)
 
-        for read, features in feature_batches(extractor, fresh, threads=threads, unreadable=note):
-            for index, sample in enumerate(read):
-                rows[sample.path] = [level[index] for level in features]
-                if cache is not None:
-                    cache.put(digests[sample.path], extraction.spec, extraction.mode, rows[sample.path])
+        size, batch = extractor.spec.input_size, extractor.batch_size
+        for read, images in image_batches(fresh, size, batch, threads=threads, unreadable=note):
+            for number, mode in enumerate(modes):
+                shown = images
+                if number and augmentation is not None:
+                    pairs = zip(images, read, strict=True)
+                    shown = [augmentation.copy(image, digests[sample.path], number) for image, sample in pairs]
+                features = extractor.extract(stack(shown))
+                for index, sample in enumerate(read):
+                    own = [level[index] for level in features]
+                    rows.setdefault(sample.path, []).append(own)
+                    if cache is not None:
+                        cache.put(digests[sample.path], extraction.spec, mode, own)
             progress(len(read))
         if not skip_bad:
             refuse(bad)
     return _category(listed, seen, rows, tuple(bad))
 
 
-def _category(
-    listed: Dataset, seen: Survey, rows: dict[Path, list[NDArray[np.float32]]], bad: tuple[Unreadable, ...]
-) -> Category:
+def _category(listed: Dataset, seen: Survey, rows: dict[Path, list[Levels]], bad: tuple[Unreadable, ...]) -> Category:
     kept = [image for image in seen.images if image.sample.path in rows]
     data = Dataset(listed.root, tuple(image.sample for image in kept))
     if not data.normal or not data.defective:
@@ -160,7 +177,10 @@ def _category(
     if bad:
         named = ", ".join(one.path.name for one in bad[:5]) + (", …" if len(bad) > 5 else "")
         warnings.append(f"{len(bad)} images cannot be read and were left out: {named}")
-    levels = [np.stack(level) for level in zip(*(rows[image.sample.path] for image in kept), strict=True)]
+    levels, *copies = (
+        [np.stack(level) for level in zip(*each, strict=True)]
+        for each in zip(*(rows[image.sample.path] for image in kept), strict=True)
+    )
     return Category(
         listed.root.resolve().name,
         data,
@@ -169,4 +189,5 @@ def _category(
         tuple(image.size for image in kept),
         bad,
         tuple(warnings),
+        tuple(copies),
     )

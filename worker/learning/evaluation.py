@@ -56,7 +56,7 @@ class Run:
 
 def run_plan(category: Category, plan: Plan, levels: Sequence[str], options: FitOptions, *, keep: bool = False) -> Run:
     """Fit on the plan's training rows alone, and score the others. Raises FitError naming the level."""
-    fitted = fit_rows(category.features, plan.train, levels, replace(options, seed=plan.seed))
+    fitted = fit_rows(category.features, plan.train, levels, replace(options, seed=plan.seed), category.copies)
     rule = fitted.combination
     normal = rule.by_level(fitted.distances(category.features, plan.normal))
     defective = rule.by_level(fitted.distances(category.features, plan.defective))

@@ -32,6 +32,8 @@ from gaussline.worker.gaussian.moments import Moments
 from gaussline.worker.learning.robust_fit import Suspicion, suspicion
 from gaussline.worker.learning.working_point import calibration_frames_needed, working_point
 
+Copies = Sequence[Sequence[ArrayLike]]
+"""Features of augmented copies of the same frames, (n, d) a level, once a copy (see `augmentation`)."""
 UPDATE_FRAMES = 256
 FOLDS = 5
 FEWEST_TRAINING = 3
@@ -127,34 +129,58 @@ class Fitted:
 
 
 def fit_rows(
-    features: Sequence[ArrayLike], rows: NDArray[np.intp], levels: Sequence[str], options: FitOptions
+    features: Sequence[ArrayLike],
+    rows: NDArray[np.intp],
+    levels: Sequence[str],
+    options: FitOptions,
+    copies: Copies = (),
 ) -> Fitted:
-    """Fit on some rows of (n, d) features a level, and on nothing else. Raises FitError naming the level."""
+    """Fit on some rows of (n, d) features a level, and on nothing else. Raises FitError naming the level.
+
+    Args:
+        copies: augmented copies of the same frames, whose rows are fitted on too.
+    """
     arrays = [np.asarray(level) for level in features]
     if options.robust:
-        rows = suspects(arrays, rows, levels, options).kept
-    return _fit_rows(arrays, rows, levels, options)
+        rows = suspects(arrays, rows, levels, options, copies).kept
+    return _fit_rows(arrays, rows, levels, options, copies)
 
 
 def suspects(
-    features: Sequence[ArrayLike], rows: NDArray[np.intp], levels: Sequence[str], options: FitOptions
+    features: Sequence[ArrayLike],
+    rows: NDArray[np.intp],
+    levels: Sequence[str],
+    options: FitOptions,
+    copies: Copies = (),
 ) -> Suspicion:
     """How suspicious each of some rows is among the others. Raises FitError."""
     arrays = [np.asarray(level) for level in features]
 
     def score(on: NDArray[np.intp], scored: NDArray[np.intp]) -> NDArray[np.float64]:
-        fitted = _fit_rows(arrays, on, levels, options)
+        fitted = _fit_rows(arrays, on, levels, options, copies)
         return fitted.combination.combine(fitted.distances(arrays, scored))
 
     return suspicion(rows, score, seed=options.seed)
 
 
 def _fit_rows(
-    arrays: Sequence[NDArray[Any]], rows: NDArray[np.intp], levels: Sequence[str], options: FitOptions
+    arrays: Sequence[NDArray[Any]],
+    rows: NDArray[np.intp],
+    levels: Sequence[str],
+    options: FitOptions,
+    copies: Copies,
 ) -> Fitted:
-    moments = fit_moments([level[rows] for level in arrays])
+    moments = fit_moments(_with_copies(arrays, rows, copies))
     gaussians = fit_gaussians(moments, levels, options)
-    return Fitted(gaussians, _combination(arrays, rows, levels, options), moments)
+    return Fitted(gaussians, _combination(arrays, rows, levels, options, copies), moments)
+
+
+def _with_copies(arrays: Sequence[NDArray[Any]], rows: NDArray[np.intp], copies: Copies) -> list[NDArray[Any]]:
+    """Rows of a level, and the same rows of its copies behind them."""
+    return [
+        np.concatenate([level[rows], *(np.asarray(copy[index])[rows] for copy in copies)]) if copies else level[rows]
+        for index, level in enumerate(arrays)
+    ]
 
 
 def fit_model(
@@ -165,6 +191,7 @@ def fit_model(
     *,
     calibrating: NDArray[np.bool_] | None = None,
     digests: NDArray[np.uint64] | None = None,
+    copies: Copies = (),
 ) -> Model:
     """Fit and calibrate on (n, d) features a level of normal frames. Raises FitError, with the frames needed.
 
@@ -175,13 +202,14 @@ def fit_model(
         calibrating: (n,) where the frames that calibrate were drawn already, by chance and before anybody looked: which
             ones. `options.calibration_share` is not used then.
         digests: (n,) of the frames' files, where there are files; the model keeps those it was fitted on.
+        copies: augmented copies of the frames; those of training frames are fitted on, none calibrates.
     """
     arrays = _checked(features, spec)
     count = len(arrays[0])
     if options.method is Method.CROSS_CONFORMAL:
         if calibrating is not None:
             raise FitError("cross_conformal takes every frame for both: a drawn reservoir has no part in it")
-        return _cross_fitted(arrays, spec, options, info or {}, digests)
+        return _cross_fitted(arrays, spec, options, info or {}, digests, copies)
     if calibrating is not None:
         calibration, training = np.flatnonzero(calibrating), np.flatnonzero(~calibrating)
     else:
@@ -190,10 +218,10 @@ def fit_model(
             _refuse(count, options)
         order = np.random.default_rng(options.seed).permutation(count)
         calibration, training = order[:held], order[held:]
-    fitted = fit_rows(arrays, training, spec.levels, options)
+    fitted = fit_rows(arrays, training, spec.levels, options, copies)
     scores = fitted.combination.combine(fitted.distances(arrays, calibration))
     point = working_point(options.method, options.rate, scores, fitted.gaussians, fitted.combination, seed=options.seed)
-    kept = round(fitted.moments[0].count)
+    kept = round(fitted.moments[0].count / (1 + len(copies)))
     told = {"training_frames": kept, "calibration_frames": len(calibration), "seed": options.seed}
     if options.robust:
         told["left_out"] = len(training) - kept
@@ -217,6 +245,7 @@ def _cross_fitted(
     options: FitOptions,
     info: dict[str, Any],
     digests: NDArray[np.uint64] | None,
+    copies: Copies,
 ) -> Model:
     """Every frame fits and calibrates: one fit a fold on the frames of the others, and one on all for what is shown."""
     count = len(arrays[0])
@@ -228,10 +257,10 @@ def _cross_fitted(
     order = np.random.default_rng(options.seed).permutation(count)
     fits, scores = [], []
     for fold in np.array_split(order, options.folds):
-        fitted = fit_rows(arrays, np.setdiff1d(order, fold), spec.levels, options)
+        fitted = fit_rows(arrays, np.setdiff1d(order, fold), spec.levels, options, copies)
         fits.append(fitted.gaussians)
         scores.append(fitted.combination.combine(fitted.distances(arrays, fold)))
-    whole = fit_rows(arrays, np.sort(order), spec.levels, options)
+    whole = fit_rows(arrays, np.sort(order), spec.levels, options, copies)
     told = {"training_frames": count, "calibration_frames": count, "folds": options.folds, "seed": options.seed}
     return Model(
         spec,
@@ -273,7 +302,11 @@ def _refuse(count: int, options: FitOptions) -> None:
 
 
 def _combination(
-    arrays: Sequence[NDArray[Any]], training: NDArray[np.intp], levels: Sequence[str], options: FitOptions
+    arrays: Sequence[NDArray[Any]],
+    training: NDArray[np.intp],
+    levels: Sequence[str],
+    options: FitOptions,
+    copies: Copies,
 ) -> Combination:
     """The rule; where it learns scales, from each fifth of the training frames under Gaussians of the other four."""
     groups = groups_of(levels)
@@ -282,7 +315,7 @@ def _combination(
     distances = []
     for aside in np.array_split(training, min(FOLDS, len(training))):
         rest = np.setdiff1d(training, aside)
-        gaussians = fit_gaussians(fit_moments([level[rest] for level in arrays]), levels, options)
+        gaussians = fit_gaussians(fit_moments(_with_copies(arrays, rest, copies)), levels, options)
         distances.append(_distances(gaussians, arrays, aside))
     return Combination.learn(options.rule, np.concatenate(distances), groups)
 

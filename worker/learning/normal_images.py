@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussline.worker.errors import SourceError
+from gaussline.worker.learning.augmentation import Augmentation
 from gaussline.worker.learning.dataset import Sample, read_dataset
-from gaussline.worker.learning.features import Features, feature_batches
+from gaussline.worker.learning.features import Features, image_batches
 from gaussline.worker.vision.features import FeatureExtractor
+from gaussline.worker.vision.preprocess import stack
 
 Progress = Callable[[int, int], None]
 """Told of every batch: how many images it had, and how many there are in all."""
@@ -29,6 +31,7 @@ class NormalImages:
         test: (m, d) features a level of normal test images (test/good of MVTec AD), None where there are none.
         skipped: unreadable files and why.
         warnings: for people: duplicates, leaks.
+        copies: (n, d) features a level of augmented copies of the images, once a copy.
     """
 
     samples: tuple[Sample, ...]
@@ -37,6 +40,7 @@ class NormalImages:
     test: Features | None
     skipped: tuple[tuple[Path, str], ...]
     warnings: tuple[str, ...]
+    copies: tuple[Features, ...] = ()
 
 
 def read_normal(
@@ -45,9 +49,13 @@ def read_normal(
     *,
     skip_bad: bool = False,
     threads: int = 2,
+    augmentation: Augmentation | None = None,
     progress: Progress = lambda done, total: None,
 ) -> NormalImages:
     """Read the normal training images of a folder, and its normal test images where it has its own split.
+
+    Args:
+        augmentation: of the training images; each copy is a pass of the backbone of its own.
 
     Raises SourceError, naming the files, for unreadable images; with `skip_bad` they are left out and listed.
     """
@@ -60,18 +68,27 @@ def read_normal(
     def note(sample: Sample, why: str) -> None:
         skipped.append((sample.path, why))
 
-    def read(samples: Sequence[Sample]) -> tuple[list[Sample], Features]:
-        parts, kept = [], []
-        for some, features in feature_batches(extractor, samples, threads=threads, unreadable=note):
-            parts.append(features)
+    def read(samples: Sequence[Sample], augmented: Augmentation | None) -> tuple[list[Sample], list[Features]]:
+        number = 1 + (0 if augmented is None else augmented.copies)
+        parts: list[list[Features]] = [[] for _ in range(number)]
+        kept: list[Sample] = []
+        size, batch = extractor.spec.input_size, extractor.batch_size
+        for some, images in image_batches(samples, size, batch, threads=threads, unreadable=note):
+            parts[0].append(extractor.extract(stack(images)))
+            for copy in range(1, number):
+                assert augmented is not None
+                pairs = zip(images, some, strict=True)
+                turned = [augmented.copy(image, _digest(sample).hex(), copy) for image, sample in pairs]
+                parts[copy].append(extractor.extract(stack(turned)))
             kept += some
             progress(len(some), total)
-        if not parts:
-            return [], [np.empty((0, width), np.float32) for width in extractor.spec.channels]
-        return kept, [np.concatenate([part[level] for part in parts]) for level in range(len(parts[0]))]
+        if not kept:
+            return [], [[np.empty((0, width), np.float32) for width in extractor.spec.channels]] * number
+        levels = range(len(extractor.spec.levels))
+        return kept, [[np.concatenate([part[level] for part in own]) for level in levels] for own in parts]
 
-    kept, features = read(train)
-    tested, shown = read(test)
+    kept, (features, *copies) = read(train, augmentation)
+    tested, (shown,) = read(test, None)
     if skipped and not skip_bad:
         listed = "; ".join(f"{path}: {why}" for path, why in skipped[:5])
         more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
@@ -86,11 +103,16 @@ def read_normal(
         shown if tested else None,
         tuple(skipped),
         _warnings(kept, digests, tested, data.defective),
+        tuple(copies),
     )
 
 
+def _digest(sample: Sample) -> bytes:
+    return hashlib.sha256(sample.frame().data).digest()
+
+
 def _digests(samples: Sequence[Sample]) -> NDArray[np.uint64]:
-    parts = [hashlib.sha256(sample.frame().data).digest()[:8] for sample in samples]
+    parts = [_digest(sample)[:8] for sample in samples]
     return np.frombuffer(b"".join(parts), ">u8").astype(np.uint64)
 
 

@@ -15,7 +15,7 @@ from gaussline.worker.contract.model import Model
 from gaussline.worker.errors import SourceError
 from gaussline.worker.gaussian.calibration import Method
 from gaussline.worker.learning.dataset import Sample
-from gaussline.worker.learning.fit import FitOptions, fit_rows, suspects
+from gaussline.worker.learning.fit import Copies, FitOptions, fit_rows, suspects
 from gaussline.worker.learning.working_point import working_point
 from gaussline.worker.vision.decode import decode
 from gaussline.worker.vision.features import FeatureExtractor
@@ -58,6 +58,7 @@ def write_suspects(
     options: FitOptions,
     count: int,
     folder: Path,
+    copies: Copies = (),
 ) -> list[Suspect]:
     """Score every image by fits that have not seen it; the worst `count`, worst first, with a PNG each in the folder.
 
@@ -66,10 +67,10 @@ def write_suspects(
     Raises FitError where the images are too few, SourceError where the folder cannot be written.
     """
     rows = np.arange(len(samples))
-    found = suspects(features, rows, extractor.spec.levels, options)
+    found = suspects(features, rows, extractor.spec.levels, options, copies)
     worst = found.worst(count)
     rest = np.setdiff1d(rows[found.trusted], worst)
-    fitted = fit_rows(features, rest, extractor.spec.levels, options)
+    fitted = fit_rows(features, rest, extractor.spec.levels, options, copies)
     arrays = [np.asarray(level) for level in features]
     scores = fitted.combination.combine(fitted.distances(arrays, rest))
     shown = Model(
