@@ -1,4 +1,4 @@
-"""Unnoticed defects among training and calibration frames, on real cells and on rendered parts: what a robust fit keeps.
+"""Unnoticed defects among training and calibration frames, on real cells and rendered parts: what a robust fit keeps.
 
 A tenth of all training images is defective, and so is a tenth of what calibrates. The plain fit is seen to fail: its
 threshold lies among the defects. Means over ten seeds; the whole fit, with all levels and regions, is measured in
