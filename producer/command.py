@@ -30,6 +30,8 @@ from rich.progress import (
 from rich.text import Text
 
 from gaussline.producer.clock import SystemClock
+from gaussline.producer.command_check import look, waits
+from gaussline.producer.metrics import MetricsServer
 from gaussline.producer.part_pattern import PartPattern
 from gaussline.producer.producer import Producer
 from gaussline.producer.reader import Reader
@@ -156,6 +158,12 @@ def produce(
     connect_for: Annotated[
         float, typer.Option(min=0, help="Seconds to wait for a Redis that is not there yet at the start.")
     ] = 0.0,
+    http_port: Annotated[
+        int | None, typer.Option(help="Port of /metrics, /healthz, /readyz; 0: a free one; none: none.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check settings, source, port and Redis, take no camera, and exit.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as one line of JSON on stdout.")] = False,
 ) -> None:
@@ -199,12 +207,18 @@ def produce(
         connect_for_s=connect_for,
         clock=clock,
     )
+    server = (
+        None if http_port is None else MetricsServer(settings.http_host, http_port, producer, lambda: waits(producer))
+    )
+    if check:
+        look(producer, shots, server)
+        return
     # On a schedule, or from a camera, frames come whether or not there is room; from a folder they can wait.
     drop = settings.full_policy == "drop"
     reader = Reader(shots, pace=pace, depth=max(4, 2 * batch), live=live or (drop and pace is not None), limit=limit)
     run = _Run(producer, reader, clock, batch, pattern)
     began_s = clock.monotonic_s()
-    with _signals(run):
+    with _signals(run), server or nullcontext():
         failure = _run(run, errors, total, quiet=quiet)
     seconds = clock.monotonic_s() - began_s
     _say(run, settings, seconds, total, as_json=as_json)
@@ -220,6 +234,8 @@ def _run(run: _Run, errors: Console, total: int | None, *, quiet: bool) -> Gauss
         run.producer.start()
     except BrokerUnavailable as error:
         raise BrokerUnavailable(f"{error}; start Redis, or name another with --redis-url") from None
+    for mistake in run.producer.unsound():
+        errors.print(f"gaussline produce: {mistake}", style="yellow", markup=False)
     warnings = _ToConsole(errors)
     log = logging.getLogger("gaussline.producer")
     log.addHandler(warnings)

@@ -24,6 +24,7 @@ from gaussline.producer.receipt import Receipt, Stats, Status
 from gaussline.producer.shot import Shot, deadline_us, to_us
 from gaussline.worker.broker.admission import Admission
 from gaussline.worker.broker.client import open_redis
+from gaussline.worker.broker.soundness import unsound
 from gaussline.worker.contract.frame import Frame
 from gaussline.worker.contract.keys import check_name
 from gaussline.worker.contract.limits import ImageLimits
@@ -126,6 +127,15 @@ class Producer:
     def epoch(self) -> int:
         """The camera's epoch that this producer holds; 0 before `start`."""
         return self._delivery.epoch
+
+    @property
+    def unsent(self) -> bool:
+        """A message waits for an answer that an outage kept back; it goes first with the next call."""
+        return self._delivery.pending is not None
+
+    def unsound(self) -> list[str]:
+        """What will cost frames with this Redis, a line each with what to do. Raises BrokerUnavailable."""
+        return [] if self._client is None else unsound(self._client)
 
     def start(self) -> Producer:
         """Take the camera: begin a new epoch, which fences off every older producer of this camera.

@@ -22,8 +22,8 @@ FLOORS = {
 }
 """A part of gaussline.worker may import itself and what lies strictly below it."""
 PRODUCER_MAY = {"errors", "settings", "contract", "broker"}
-PRODUCER_USERS = {"commands"}
-"""Parts of the worker that may import gaussline.producer: the composition root alone."""
+PRODUCER_USERS = {"commands", "telemetry"}
+"""Parts of the worker that may import gaussline.producer: the composition root, and the catalogue of all metrics."""
 
 ONLY = {
     "errors": set[str](),

@@ -36,8 +36,14 @@ class KeptFolder:
         self.dropped = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".probe.{os.getpid()}"
+            probe.write_bytes(b"")  # a folder that is there may be read-only, and asking its mode tells only half
+            probe.unlink()
         except OSError as error:
-            raise BrokerError(f"kept frames cannot be written to {folder}: {error.strerror or error}") from None
+            raise BrokerError(
+                f"kept frames cannot be written to {folder}: {error.strerror or error}; let this user write there, or "
+                "name another place with GAUSSLINE_KEPT_STORE"
+            ) from None
 
     def put(self, frame_id: str, data: bytes) -> None:
         """Write one frame, whole or not at all. Raises BrokerError where the folder cannot take it."""

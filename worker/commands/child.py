@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
 from gaussline.worker.errors import GausslineError
@@ -48,6 +49,24 @@ class Child:
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, minus the signal that killed it; None while it runs."""
+        return self._process.poll()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; nothing where it has ended."""
+        self._process.send_signal(number)
+
+    def on_end(self, call: Callable[[], None]) -> None:
+        """Call this once when it has ended, from a thread of its own."""
+
+        def wait() -> None:
+            self._process.wait()
+            call()
+
+        threading.Thread(target=wait, name=f"end of {self.name}", daemon=True).start()
 
     @property
     def running(self) -> bool:

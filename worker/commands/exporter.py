@@ -26,18 +26,23 @@ def exporter(
     http_port: Annotated[int, typer.Option(help="Port of the same; 0 takes a free one and says which.")] = PORT,
     redis_url: RedisUrl = None,
     line: Line = None,
+    check: Annotated[bool, typer.Option("--check", help="Check settings, port and Redis, and exit.")] = False,
 ) -> None:
     """Serve metrics of the line: backlog, ledger, cameras, workers, versions, dead letters, Redis's memory."""
     from prometheus_client import CollectorRegistry
 
     from gaussline.worker.broker.client import open_redis
     from gaussline.worker.broker.line_state import LineReader, LineState
+    from gaussline.worker.commands.checks import port_is_free, redis_is_sound, report
     from gaussline.worker.telemetry.health import Health, Promptly
     from gaussline.worker.telemetry.line_metrics import LineMetrics
     from gaussline.worker.telemetry.server import HealthServer
 
     settings = load_settings(http_host=http_host, redis_url=redis_url, line=line)
     client = open_redis(settings)
+    if check:
+        report([port_is_free(settings.http_host, http_port), redis_is_sound(client)])
+        return
     reader = LineReader(client, settings.line)
     one_at_a_time = threading.Lock()
     stopping = threading.Event()
@@ -52,9 +57,9 @@ def exporter(
 
     registry = CollectorRegistry()
     registry.register(LineMetrics(read, settings.line, settings.line_budget_bytes))
-    check = Promptly(ready, "Redis does not answer")
+    answers = Promptly(ready, "Redis does not answer")
     with (
-        HealthServer(settings.http_host, http_port, registry, Health(), check) as server,
+        HealthServer(settings.http_host, http_port, registry, Health(), answers) as server,
         on_signals(lambda _: stopping.set(), lambda _: stopping.set()),
     ):
         said = f"metrics of line {settings.line} on http://{settings.http_host}:{server.port}/metrics; Ctrl-C ends"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -27,37 +28,63 @@ PERIOD_S = 1.0
 
 def judge(
     once: Annotated[bool, typer.Option("--once", help="Count and rule once, and end.")] = False,
+    http_port: Annotated[
+        int | None, typer.Option(help="Port of /metrics, /healthz, /readyz; 0: a free one; none: none.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Check settings, port and Redis, and exit.")] = False,
     redis_url: RedisUrl = None,
     line: Line = None,
     as_json: Json = False,
 ) -> None:
     """Judge the line's trials: count canary and shadow against stable; promote, hold or roll back by their rules."""
+    from prometheus_client import CollectorRegistry
+
+    from gaussline.worker.commands.checks import port_is_free, redis_is_sound, report
     from gaussline.worker.learning.trial_judge import Ruling, TrialJudge
+    from gaussline.worker.telemetry.health import Health
+    from gaussline.worker.telemetry.rollout import JudgeMetrics
+    from gaussline.worker.telemetry.server import HealthServer
 
     opened = open_line(redis_url, line)
+    host = opened.settings.http_host
+    if check:
+        ports = [] if http_port is None else [port_is_free(host, http_port)]
+        report([*ports, redis_is_sound(opened.client)])
+        return
+    registry = CollectorRegistry()
+    metrics, health = JudgeMetrics(registry, opened.line), Health(stages=("judge",))
+    away: list[str] = []
     judging = TrialJudge(opened.client, opened.line)
     control = Control(opened.client, opened.line)
     stopping = threading.Event()
 
     def tell(ruling: Ruling) -> None:
-        report: dict[str, Any] = ruling.report
+        said: dict[str, Any] = ruling.report
+        metrics.ruled(said["model"], said["channel"], said["state"])
         if as_json:
-            out().print(json.dumps(report), soft_wrap=True, highlight=False, markup=False)
+            out().print(json.dumps(said), soft_wrap=True, highlight=False, markup=False)
         else:
-            what = f"{report['model']} version {report['version']} ({report['channel']})"
-            out().print(f"{what}: {report['state']}; {report['why']}", highlight=False, markup=False, soft_wrap=True)
+            what = f"{said['model']} version {said['version']} ({said['channel']})"
+            out().print(f"{what}: {said['state']}; {said['why']}", highlight=False, markup=False, soft_wrap=True)
 
     if once:
         for ruling in judging.step():
             tell(ruling)
         return
-    with on_signals(lambda _: stopping.set(), lambda _: stopping.set()):
-        err().print(f"judging the trials of line {opened.line}; Ctrl-C ends", highlight=False)
+    server = (
+        nullcontext() if http_port is None else HealthServer(host, http_port, registry, health, lambda: tuple(away))
+    )
+    with server as served, on_signals(lambda _: stopping.set(), lambda _: stopping.set()):
+        where = "" if served is None else f", metrics on http://{host}:{served.port}/metrics"
+        err().print(f"judging the trials of line {opened.line}{where}; Ctrl-C ends", highlight=False)
         while not stopping.is_set():
+            health.turned("judge")
             try:
                 for ruling in judging.step():
                     tell(ruling)
+                away.clear()
                 control.wait(PERIOD_S)
             except BrokerError as error:
+                away[:] = [str(error)]
                 err().print(f"{error}; trying again", highlight=False, markup=False)
                 stopping.wait(PERIOD_S)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaussline.worker.commands.mistakes import tell
+from gaussline.worker.broker.client import redact
+from gaussline.worker.broker.soundness import unsound
 from gaussline.worker.commands.options import Line, RedisUrl, load_settings, secrets_of
 from gaussline.worker.commands.signals import on_signals
-from gaussline.worker.errors import BrokerUnavailable, GausslineError, ModelError
+from gaussline.worker.errors import BrokerUnavailable, ModelError, SettingsError
 from gaussline.worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ EPILOG = """Examples:
 
   gaussline worker --weights mobilenet_v2.pth --http-port 0 --log-format text
 
+  gaussline worker --devices all                          (one supervised process for each GPU, on ports 9108, 9109, …)
+
   gaussline worker --check
 
 Every setting is an environment variable too (GAUSSLINE_BATCH_WAIT_MS, GAUSSLINE_INTAKE_BYTES, …)."""
@@ -37,6 +40,10 @@ def worker(
     weights: Annotated[Path | None, typer.Option(help="Weights file; default GAUSSLINE_WEIGHTS.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of this worker; none makes one of host and process.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(help="One supervised process for each: 'all' GPUs, or a list such as cuda:0,cuda:1 or cpu,cpu."),
+    ] = None,
     http_host: Annotated[str | None, typer.Option(help="Address of /metrics, /healthz, /readyz.")] = None,
     http_port: Annotated[int | None, typer.Option(help="Port of the same; 0 takes a free one and logs it.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
@@ -53,19 +60,33 @@ def worker(
     Takes the backbone that the promoted model names, waits where there is none, and follows promotions within a second.
     SIGTERM or Ctrl-C drains (GAUSSLINE_DRAIN_S); a second one quits at once, and loses nothing either: what was in hand
     is claimed by the other workers.
+
+    With --devices a worker that ends is started again, after a growing pause; signals are handed on to all of them. One
+    that refuses its settings (exit code 2) ends all: starting it again would not help.
     """
-    settings = load_settings(
-        weights=weights,
-        worker_name=name,
-        device=device,
-        http_host=http_host,
-        http_port=http_port,
-        log_level=log_level,
-        log_format=log_format,
-        redis_url=redis_url,
-        line=line,
-    )
-    if check:
+    options = {
+        "weights": weights,
+        "worker_name": name,
+        "device": device,
+        "http_host": http_host,
+        "http_port": http_port,
+        "log_level": log_level,
+        "log_format": log_format,
+        "redis_url": redis_url,
+        "line": line,
+    }
+    settings = load_settings(**options)
+    if devices is not None:
+        from gaussline.worker.commands.supervisor import supervise
+        from gaussline.worker.telemetry.logs import configure
+
+        if device is not None or check:
+            raise SettingsError("--devices goes with neither --device nor --check")
+        logger = configure(settings.log_level, settings.log_format, secrets=secrets_of(settings))
+        code = supervise(devices, settings, options, logger)
+        if code:
+            raise typer.Exit(code)
+    elif check:
         _check(settings)
     else:
         _serve(settings, connect_for)
@@ -73,42 +94,38 @@ def worker(
 
 def _check(settings: Settings) -> None:
     """Try everything that a start needs, and say everything that is wrong at once."""
-    from prometheus_client import CollectorRegistry
-
     from gaussline.worker.broker.client import time_us
+    from gaussline.worker.broker.kept_store import open_kept_store
     from gaussline.worker.broker.registry import Registry
+    from gaussline.worker.commands.checks import port_is_free, redis_is_sound, report
     from gaussline.worker.engine.book import first_model
     from gaussline.worker.engine.host import Host
-    from gaussline.worker.telemetry.health import Health
-    from gaussline.worker.telemetry.server import HealthServer
 
-    def port() -> str:
-        server = HealthServer(settings.http_host, settings.http_port, CollectorRegistry(), Health(), tuple)
-        server.close()
-        return f"{settings.http_host}:{server.port} is free"
+    host = Host(settings)
+    answers: list[str] = []
+
+    def redis() -> str:
+        time_us(host.client)
+        answers.append("yes")
+        return redis_is_sound(host.client)()
+
+    def kept() -> str:
+        open_kept_store(settings)
+        return f"kept frames go to {redact(settings.kept_store)}"
 
     def line() -> str:
-        host = Host(settings)
-        time_us(host.client)
+        if not answers:
+            return f"line {settings.line}: not looked at, for Redis does not answer"
         found = first_model(Registry(host.client, settings.line))
         if found is None:
-            return f"line {settings.line}: Redis answers; no model is promoted yet, a worker would wait for one"
+            return f"line {settings.line}: no model is promoted yet, a worker would wait for one"
         host.open(found[1])
         reasons = host.readiness().reasons
         if reasons:
             raise ModelError("\n".join(reasons))
-        return (
-            f"line {settings.line}: Redis answers; {found[0].model} version {found[0].version} runs as {host.runtime}"
-        )
+        return f"line {settings.line}: {found[0].model} version {found[0].version} runs as {host.runtime}"
 
-    codes = []
-    for look in (port, line):
-        try:
-            typer.echo(look())
-        except GausslineError as error:
-            codes.append(tell(error))
-    if codes:
-        raise typer.Exit(codes[0])
+    report([port_is_free(settings.http_host, settings.http_port), redis, kept, line])
 
 
 def _serve(settings: Settings, connect_for_s: float) -> None:
@@ -152,6 +169,8 @@ def _serve(settings: Settings, connect_for_s: float) -> None:
     with server, on_signals(drain, quit_at_once):
         say("started", line=settings.line, http_host=settings.http_host, http_port=server.port, pid=os.getpid())
         _wait_for_redis(host, connect_for_s)
+        for mistake in [] if host.stopping else unsound(host.client):
+            logger.warning(mistake, extra={"worker": name})
         model = host.wait_for_model()
         if model is not None:
             host.open(model)

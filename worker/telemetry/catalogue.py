@@ -7,15 +7,19 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
+from gaussline.producer.metrics import PRODUCER_METRICS
 from gaussline.worker.broker.ledger import Ledger
 from gaussline.worker.broker.line_state import LineState
 from gaussline.worker.telemetry.learning import LearnerMetrics
 from gaussline.worker.telemetry.line_metrics import LineMetrics
 from gaussline.worker.telemetry.metrics import LATENCY_BUCKETS, Metrics
+from gaussline.worker.telemetry.rollout import JudgeMetrics
 
 PROCESSES = {
     "worker": "`gaussline worker`, port 9108.",
     "learner": "`gaussline learn`, where it is given a port.",
+    "judge": "`gaussline judge`, where it is given a port.",
+    "producer": "`gaussline produce`, where it is given a port.",
     "exporter": "`gaussline exporter`, port 9109: what belongs to the line and not to a process, read at each scrape.",
 }
 _SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
@@ -47,7 +51,10 @@ def catalogue() -> list[MetricInfo]:
     line.register(LineMetrics(lambda: empty, "line", 0))
     learner = CollectorRegistry()
     LearnerMetrics(learner, "line", "model")
+    judge = CollectorRegistry()
+    JudgeMetrics(judge, "line")
     found = [*_describe("worker", worker), *_describe("exporter", line), *_describe("learner", learner)]
+    found += [*_describe("judge", judge), *_producer()]
     return sorted(found, key=lambda metric: (metric.process, metric.name))
 
 
@@ -69,6 +76,11 @@ def page() -> str:
                 name = metric.name + ("_total" if metric.kind == "counter" else "")
                 lines.append(f"| `{name}` | {metric.kind} | {labels} | {metric.text} |")
     return "\n".join(lines) + "\n"
+
+
+def _producer() -> Iterator[MetricInfo]:
+    for name, (kind, text, _) in PRODUCER_METRICS.items():
+        yield MetricInfo("producer", name.removesuffix("_total"), kind, ("line", "camera"), text, (name,))
 
 
 def _describe(process: str, registry: CollectorRegistry) -> Iterator[MetricInfo]:

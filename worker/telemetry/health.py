@@ -20,14 +20,20 @@ ANSWER_S = 0.5
 class Health(Observer):
     """Remembers when each stage last went round its loop, or said why it cannot."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic, stale_s: float = STALE_S) -> None:
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        stale_s: float = STALE_S,
+        stages: Sequence[str] = STAGES,
+    ) -> None:
         self._monotonic = monotonic
         self._stale_s = stale_s
+        self._stages = stages
         self._turned: dict[str, float] = {}
         self._draining = False
 
     def turned(self, stage: str) -> None:
-        if stage in STAGES:
+        if stage in self._stages:
             self._turned[stage] = self._monotonic()
 
     def trouble(self, stage: str, error: BaseException) -> None:

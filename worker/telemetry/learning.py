@@ -6,16 +6,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from gaussline.worker.learning.learner import Learner
 from gaussline.worker.learning.notice import Notice
-from gaussline.worker.telemetry.health import Health
 from gaussline.worker.telemetry.metrics import MAX_CAMERAS, OTHER, PREFIX
-from gaussline.worker.telemetry.server import HealthServer
 
 
 class LearnerMetrics:
     """What a learner shows."""
 
     def __init__(self, registry: CollectorRegistry, line: str, model: str) -> None:
-        self._registry = registry
         self._base = (line, model)
         names = ("line", "model")
 
@@ -35,6 +32,12 @@ class LearnerMetrics:
             (*names, "result"),
             registry=registry,
         )
+        self._busy = Counter(
+            PREFIX + "learner_busy_seconds_total",
+            "Time spent on folding blocks and proposing versions.",
+            names,
+            registry=registry,
+        ).labels(line, model)
         self._cameras: set[str] = set()
         for result in ("proposed", "refused"):
             self._proposals.labels(line, model, result)
@@ -59,9 +62,9 @@ class LearnerMetrics:
             if after is not None:
                 self._change.labels(*self._base, camera, notice.alarm.test).set(float(after))
 
-    def serve(self, host: str, port: int) -> HealthServer:
-        """Serve /metrics, until it is closed."""
-        return HealthServer(host, port, self._registry, Health(), tuple).start()
+    def folded(self, seconds: float) -> None:
+        """A block was read and folded, and a version proposed where one was due."""
+        self._busy.inc(seconds)
 
     def _label(self, camera: str) -> str:
         if camera not in self._cameras:
