@@ -17,6 +17,9 @@ GausslineError
 │   ├── Backlogged         the backlog is over its budget in bytes
 │   ├── Conflict           a pointer moved under a compare-and-set
 │   └── Pinned             a pointer that somebody holds where it is
+├── DeliveryError          a bridge's receiver did not take a verdict
+│   ├── Undeliverable      and never will: it refuses this one
+│   └── NotNow             and may take it later
 ├── NotFound               a named model, version, frame, camera or subscriber does not exist
 └── SourceError            a folder, video or camera that cannot be read
 """
@@ -98,6 +101,27 @@ class Conflict(BrokerError):
 
 class Pinned(BrokerError):
     """A pointer that somebody holds where it is."""
+
+
+class DeliveryError(GausslineError):
+    """A bridge's receiver did not take a verdict."""
+
+
+class Undeliverable(DeliveryError):
+    """The receiver refuses this verdict, and would refuse it again."""
+
+
+class NotNow(DeliveryError):
+    """The receiver did not take a verdict now.
+
+    `whole`: it takes none at present (away, overloaded, or it refuses the bridge itself), so others need not be tried;
+    `least_s`: the pause that it asked for.
+    """
+
+    def __init__(self, text: str, *, whole: bool = False, least_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.whole = whole
+        self.least_s = least_s
 
 
 class NotFound(GausslineError):

@@ -147,6 +147,47 @@ class Settings(BaseSettings):
     parts_remember_s: Seconds = Field(86_400.0, description="Decided parts are remembered so long: late frames.")
     parts_max_open: int = Field(10_000, ge=1, le=1_000_000, description="Parts that may be open at once.")
 
+    # --- bridges -----------------------------------------------------------------------------------------------------
+    bridge_url: str | None = Field(None, description="Receiver of a bridge: https://, mqtts:// or opc.tcp://….")
+    bridge_name: str | None = Field(
+        None, description="Name of a bridge, its durable cursor and its dead letters; none: webhook, mqtt or opcua."
+    )
+    bridge_topic: str = Field(
+        "gaussline/{line}/{camera}", description="MQTT topic; {line}, {camera} (of a part verdict: parts), {decision}."
+    )
+    bridge_node: str | None = Field(
+        None, description="OPC UA node that takes verdicts: a variable, an object or a method, such as ns=2;s=Verdict."
+    )
+    bridge_ack_node: str | None = Field(
+        None, description="OPC UA variable in which the MES writes the id that it has taken; none: writing is enough."
+    )
+    bridge_token_file: Path | None = Field(None, description="File of a webhook's bearer token.")
+    bridge_sign_key_file: Path | None = Field(None, description="File of the key that signs a webhook's requests.")
+    bridge_user: str | None = Field(None, description="User at an MQTT broker or OPC UA server.")
+    bridge_password_file: Path | None = Field(None, description="File of that user's password.")
+    bridge_ca_file: Path | None = Field(
+        None,
+        description="Authorities that the receiver's certificate must come from; OPC UA: the server's certificate.",
+    )
+    bridge_cert_file: Path | None = Field(None, description="Certificate that a bridge shows.")
+    bridge_key_file: Path | None = Field(None, description="Private key of that certificate.")
+    bridge_timeout_s: Seconds = Field(10.0, description="Time after which a delivery without an answer has failed.")
+    bridge_lanes: int = Field(8, ge=1, le=64, description="Deliveries at a time, each of another part or camera.")
+    bridge_window: int = Field(
+        256, ge=1, le=10_000, description="Verdicts in a bridge's hands; what a crash may repeat."
+    )
+    bridge_backoff_max_s: Seconds = Field(30.0, description="Longest pause between two tries of a verdict.")
+    bridge_give_up_tries: int = Field(
+        20, ge=0, description="Failures of one verdict, others being taken in between, until it is given up; 0: never."
+    )
+    bridge_give_up_s: Annotated[float, Field(ge=0)] = Field(
+        3600.0, description="Time of answers that do not take a verdict, until it is given up all the same; 0: never."
+    )
+    bridge_lease_s: Annotated[float, Field(ge=1)] = Field(
+        5.0, description="Time after which a spare takes over from a bridge that died."
+    )
+    bridge_dead_max_bytes: Bytes = Field(16 * 2**20, description="Bound of a bridge's dead letters in bytes.")
+
     # --- learning ----------------------------------------------------------------------------------------------------
     learn_block: int = Field(256, ge=1, le=65_536, description="Log entries of one cut of a learner.")
     learn_gate_p: float = Field(0.05, gt=0, lt=1, description="Frames teach only if their p-value is over this.")
@@ -181,6 +222,11 @@ class Settings(BaseSettings):
     @classmethod
     def _line(cls, value: str) -> str:
         return _name("line", value)
+
+    @field_validator("bridge_name")
+    @classmethod
+    def _bridge_name(cls, value: str | None) -> str | None:
+        return None if value is None else _name("bridge", value)
 
     @field_validator("worker_name")
     @classmethod

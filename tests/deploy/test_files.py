@@ -10,6 +10,7 @@ import pytest
 import typer
 import yaml
 
+from gaussline.worker.broker.acl import BRIDGES
 from gaussline.worker.commands.exporter import PORT
 from gaussline.worker.commands.main import COMMANDS, app
 from gaussline.worker.settings import PREFIX, Settings
@@ -28,8 +29,11 @@ def check_command(words: list[str]) -> None:
     assert words[0] in COMMANDS, words
     group = typer.main.get_command(app)
     command = group.get_command(None, words[0])  # type: ignore[attr-defined]
-    options = {name for parameter in command.params for name in parameter.opts} | {"--help"}
-    assert {word for word in words if word.startswith("--")} <= options, words
+    within = getattr(command, "commands", {})
+    called = [command] if not within else [within[name] for name in (BRIDGES if words[1] == "%i" else words[1:2])]
+    for each in called:
+        options = {name for parameter in each.params for name in parameter.opts} | {"--help"}
+        assert {word for word in words if word.startswith("--")} <= options, words
 
 
 def texts() -> list[Path]:

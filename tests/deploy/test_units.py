@@ -103,7 +103,8 @@ def test_stopping_takes_longer_than_draining() -> None:
 def test_what_is_installed_is_shown_first_and_written_when_it_is_said(cli: Cli, tmp_path: Path) -> None:
     wish = ["--device", "cuda:0", "--device", "cuda:1", "--model", "default"]
     cameras = ("--camera", "cam1=/dev/video0 --rate 5", "--camera", "cam2=rtsp://10.0.0.7/1 --policy drop")
-    words = ("service", "install", "--root", str(tmp_path), *wish, *cameras)
+    bridge = ("--bridge", "mqtt=mqtts://10.0.0.9 --only fail")
+    words = ("service", "install", "--root", str(tmp_path), *wish, *cameras, *bridge)
     shown = cli(*words, "--dry-run", GAUSSLINE_BATCH_WAIT_MS="25").stdout
     assert list(tmp_path.iterdir()) == []
     for word in ("gaussline-worker@.service", "GAUSSLINE_BATCH_WAIT_MS=25.0", "TimeoutStopSec=40", "/dev/video0"):
@@ -125,6 +126,8 @@ def test_what_is_installed_is_shown_first_and_written_when_it_is_said(cli: Cli, 
     assert ports[1] != ports[0]
     camera = (etc / "gaussline" / "camera-cam2.env").read_text("utf-8")
     assert camera == 'SOURCE=rtsp://10.0.0.7/1\nPORT=9121\nOPTIONS="--policy drop"\n'
+    told = (etc / "gaussline" / "bridge-mqtt.env").read_text("utf-8")
+    assert told == 'GAUSSLINE_BRIDGE_URL=mqtts://10.0.0.9\nPORT=9112\nOPTIONS="--only fail"\n'
     again = cli(*words, "--dry-run").stdout
     assert again.count(": unchanged") == len(list(etc.rglob("*.*")))  # every file has a dot, no folder of ours has
     changed = cli(*words, "--dry-run", GAUSSLINE_DRAIN_S="60").stdout
@@ -159,6 +162,7 @@ def test_secrets_and_places_that_a_unit_does_not_see_are_refused(cli: Cli) -> No
     assert "hunter2" not in refused.stderr + refused.stdout
     assert "does not see" in cli(*words, code=2, GAUSSLINE_WEIGHTS="/home/ada/net.pth").stderr
     assert "named once" in cli(*words, "--device", "cpu", code=2).stderr
+    assert "webhook|mqtt|opcua=URL" in cli(*words, "--bridge", "smtp=x", code=2).stderr
     assert "NAME=SOURCE" in cli(*words, "--camera", "cam1", code=2).stderr
     for name in ("../cam1=x", "a b=x", "=x"):
         assert cli(*words, "--camera", name, code=2).stderr

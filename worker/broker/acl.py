@@ -17,12 +17,14 @@ from typing import Final
 from gaussline.worker.contract.keys import Keys, check_name
 from gaussline.worker.errors import NotFound
 
-USERS: Final = ("producer", "worker", "learner", "subscriber", "feedback", "parts", "judge", "operator")
+USERS: Final = ("producer", "worker", "learner", "subscriber", "feedback", "parts", "bridge", "judge", "operator")
+BRIDGES: Final = ("webhook", "mqtt", "opcua")
+"""Names of bridges, unless they are given others; an operator registers them: `gaussline subscribers register mqtt`."""
 LIMITS_6_2: Final = """\
 Redis 6.2 knows one list of commands and one of keys for each user, and cannot tell reading from writing. There:
 producer, worker, learner: may use each of their commands on each of their keys. A worker could overwrite a pointer or a
 version that it should only read, a learner too, and a producer could delete frames.
-judge, parts: may write what they should only read.
+judge, parts, bridge: may write what they should only read.
 subscriber: has no command that changes a stream or a hash, and GETSET refuses keys of another type: its own cursor is
 still all that it can write.
 Run Redis 7 where users must not trust each other."""
@@ -115,6 +117,13 @@ def _rules(subscriber: str) -> dict[str, tuple[Rule, ...]]:
             Rule("xadd xdel xrange", "parts"),
             Rule("zadd zscore zcard zremrangebyscore zremrangebyrank", "parts-done"),
             Rule("xadd", "W:parts-late"),
+        ),
+        "bridge": (
+            Rule(f"{_STREAM} {_LOOK}", "R:verdicts R:parts bridge-dead:*"),
+            Rule("hget hexists", "R:subscribers R:part-subscribers"),
+            Rule("get getset persist", " ".join(f"cursor:{name} part-cursor:{name}" for name in BRIDGES)),
+            Rule("hget hmget hset hdel hincrby", "bridge:*"),
+            Rule("xadd xdel", "bridge-dead:*"),
         ),
         "judge": (
             Rule(_LOOK, "R:*"),

@@ -108,14 +108,17 @@ class Verdicts:
 
     def read(self, after: str, *, count: int = 500, block_s: float | None = None) -> list[tuple[str, dict[str, Any]]]:
         """Entries after an entry id: (entry id, verdict). Waits up to `block_s` where there is none."""
+        entries = self.entries(after, count=count, block_s=block_s)
+        return [(entry_id, json.loads(fields[b"json"])) for entry_id, fields in entries]
+
+    def entries(
+        self, after: str, *, count: int = 500, block_s: float | None = None
+    ) -> list[tuple[str, dict[bytes, bytes]]]:
+        """The same as they stand in the stream: (entry id, fields)."""
         block = None if block_s is None else max(1, int(block_s * 1000))
         with translated("reading verdicts"):
             answer = self._client.xread({self._stream: after}, count=count, block=block)
-        return [
-            (entry_id.decode(), json.loads(fields[b"json"]))
-            for _, entries in answer or []
-            for entry_id, fields in entries
-        ]
+        return [(entry_id.decode(), fields) for _, entries in answer or [] for entry_id, fields in entries]
 
     def find(self, frame_id: str, *, count: int = 1000) -> dict[str, Any] | None:
         """The verdict of one frame, None where it is not on the stream (any more).

@@ -39,6 +39,7 @@ COMMANDS = {
     "review": ("gaussline.worker.commands.review", "review", "A page of kept frames to say good or bad of."),
     "feedback": ("gaussline.worker.commands.feedback", "feedback", "Say of a frame that it is good or bad."),
     "parts": ("gaussline.worker.commands.parts", "parts", "One verdict a part, out of its frames' verdicts."),
+    "bridge": ("gaussline.worker.commands.bridge", "app", "Verdicts to an MES that speaks no Redis: webhook, mqtt, …"),
     "ledger": ("gaussline.worker.commands.ledger", "ledger", "The balance of every camera."),
     "cameras": ("gaussline.worker.commands.cameras", "app", "Cameras: list, set."),
     "subscribers": ("gaussline.worker.commands.subscribers", "app", "Durable cursors: list, register, unregister."),
@@ -47,7 +48,13 @@ COMMANDS = {
     "dead": ("gaussline.worker.commands.dead", "app", "Dead letters: list, show, get, retry, drop."),
     "settings": ("gaussline.worker.commands.settings", "settings", "Every setting, its value here, and what it means."),
 }
-_NEEDS_WORKER = ("torch", "torchvision", "scipy", "prometheus_client")
+_EXTRAS = {
+    **dict.fromkeys(("torch", "torchvision", "scipy", "prometheus_client"), "worker"),
+    "urllib3": "webhook",
+    "paho": "mqtt",
+    **dict.fromkeys(("asyncua", "cryptography"), "opcua"),
+}
+"""Packages that the light install lacks, and the extra that brings them."""
 
 
 class _Lazy(TyperGroup):
@@ -125,10 +132,11 @@ def main(arguments: list[str] | None = None) -> Any:
     except GausslineError as error:
         sys.exit(tell(error))
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in _NEEDS_WORKER:
+        extra = _EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
             raise
         print(
-            f"gaussline: this command needs {error.name}, which is not installed: pip install 'gaussline[worker]'",
+            f"gaussline: this command needs {error.name}, which is not installed: pip install 'gaussline[{extra}]'",
             file=sys.stderr,
         )
         sys.exit(2)

@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 
+from gaussline.worker.broker.acl import BRIDGES
 from gaussline.worker.commands.console import err, out
 from gaussline.worker.commands.options import Line, RedisUrl, write_file
-from gaussline.worker.commands.units import Camera, Files, Site, Wish, files
+from gaussline.worker.commands.units import Bridge, Camera, Files, Site, Wish, files
 from gaussline.worker.contract.keys import check_name
 from gaussline.worker.errors import ContractError, SettingsError, SourceError
 from gaussline.worker.settings import Settings
@@ -47,6 +48,12 @@ def install(
         list[str] | None,
         typer.Option(help="A producer: NAME=SOURCE and options of 'produce', in one word; may be repeated."),
     ] = None,
+    bridge: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A bridge: webhook, mqtt or opcua =URL and options of 'bridge', in one word; may be repeated."
+        ),
+    ] = None,
     exporter: Annotated[bool, typer.Option(help="The metrics of the line: on one machine of it.")] = True,
     judge: Annotated[bool, typer.Option(help="The roll-out judge: on one machine of it.")] = True,
     user: Annotated[bool, typer.Option("--user", help="Units of your own user manager, not of the system.")] = False,
@@ -65,7 +72,12 @@ def install(
     folder = Path(home / "gaussline") if user else Path(SYSTEM_SETTINGS)
     site = Site.of(settings, _program(user=user), folder, run_as=run_as, user_manager=user)
     wish = Wish(
-        _names("device", device), _names("model", model), [_camera(word) for word in camera or []], exporter, judge
+        _names("device", device),
+        _names("model", model),
+        [_camera(word) for word in camera or []],
+        exporter,
+        judge,
+        [_bridge(word) for word in bridge or []],
     )
     made = files(site, settings, wish, unit_folder)
     everything = made.units | made.secret
@@ -119,6 +131,14 @@ def _camera(word: str) -> Camera:
         raise SettingsError(f"--camera {word!r} is not of the form 'NAME=SOURCE --option …'")
     _names("camera", [name])
     return Camera(name, source, tuple(options))
+
+
+def _bridge(word: str) -> Bridge:
+    kind, _, rest = word.partition("=")
+    url, *options = rest.split() or [""]
+    if kind not in BRIDGES or not url:
+        raise SettingsError(f"--bridge {word!r} is not of the form '{'|'.join(BRIDGES)}=URL --option …'")
+    return Bridge(kind, url, tuple(options))
 
 
 def _below(root: Path, place: PurePosixPath) -> Path:

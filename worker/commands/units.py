@@ -14,7 +14,7 @@ PROGRAM = PurePosixPath("/opt/gaussline/bin/gaussline")
 FOLDER = PurePosixPath("/etc/gaussline")
 GRACE_S = 20.0
 """Beyond the drain time, before systemd kills."""
-LEARNER_PORT, JUDGE_PORT, CAMERA_PORT = 9110, 9111, 9120
+LEARNER_PORT, JUDGE_PORT, BRIDGE_PORT, CAMERA_PORT = 9110, 9111, 9112, 9120
 """The worker's and the exporter's are 9108 and 9109; workers of more devices take 9130 and on."""
 MORE_WORKERS_PORT = 9130
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
@@ -106,6 +106,15 @@ class Camera:
 
 
 @dataclass(frozen=True, slots=True)
+class Bridge:
+    """One bridge of this machine: webhook, mqtt or opcua, its receiver, and further words of `gaussline bridge`."""
+
+    kind: str
+    url: str
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Wish:
     """What is to run on a machine."""
 
@@ -114,6 +123,7 @@ class Wish:
     cameras: Sequence[Camera] = ()
     exporter: bool = True
     judge: bool = True
+    bridges: Sequence[Bridge] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +177,17 @@ def templates(site: Site) -> dict[str, str]:
             environment="camera-%i",
             about="One producer a camera: gaussline-camera@cam1. SOURCE, PORT and OPTIONS stand in camera-CAMERA.env.",
         ),
+        "gaussline-bridge@.service": _unit(
+            site,
+            "bridge %i",
+            f"Environment=PORT={BRIDGE_PORT} OPTIONS=\n"
+            + _exec(site, "bridge %i --http-port ${PORT} $OPTIONS")
+            + f"TimeoutStopSec={site.stop_s:g}\n",
+            alone + NO_NEW_CODE,
+            environment="bridge-%i",
+            about="One bridge a protocol: gaussline-bridge@webhook, @mqtt, @opcua. GAUSSLINE_BRIDGE_URL and OPTIONS "
+            "stand in bridge-INSTANCE.env.",
+        ),
         "gaussline-exporter.service": _unit(
             site, "metrics of the line", _exec(site, "exporter"), alone + NO_NEW_CODE, about="One exporter a line."
         ),
@@ -205,6 +226,16 @@ def files(site: Site, settings: Settings, wish: Wish, unit_folder: PurePosixPath
     for number, camera in enumerate(wish.cameras):
         words = {"SOURCE": camera.source, "PORT": str(CAMERA_PORT + number), "OPTIONS": " ".join(camera.options)}
         made.secret[site.folder / f"camera-{camera.name}.env"] = "".join(
+            f"{name}={_quoted(value)}\n" for name, value in words.items()
+        )
+    unit("gaussline-bridge@.service", [bridge.kind for bridge in wish.bridges])
+    for number, bridge in enumerate(wish.bridges):
+        words = {
+            f"{PREFIX}BRIDGE_URL": bridge.url,
+            "PORT": str(BRIDGE_PORT + number),
+            "OPTIONS": " ".join(bridge.options),
+        }
+        made.secret[site.folder / f"bridge-{bridge.kind}.env"] = "".join(
             f"{name}={_quoted(value)}\n" for name, value in words.items()
         )
     if wish.exporter:

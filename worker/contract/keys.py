@@ -119,6 +119,14 @@ class Keys:
         """String: the last verdict entry id that one subscriber acknowledged."""
         return f"{self.prefix}cursor:{subscriber}"
 
+    def bridge(self, bridge: str) -> str:
+        """Hash: a bridge's place (owner, until_us) and what was counted of its dead letters."""
+        return f"{self.prefix}bridge:{bridge}"
+
+    def bridge_dead(self, bridge: str) -> str:
+        """Stream: verdicts that a bridge's receiver refused, bounded by bytes."""
+        return f"{self.prefix}bridge-dead:{bridge}"
+
     # --- parts -----------------------------------------------------------------------------------------------------
     @property
     def parts(self) -> str:

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from gaussline.producer.metrics import PRODUCER_METRICS
 from gaussline.worker.broker.ledger import Ledger
 from gaussline.worker.broker.line_state import LineState
+from gaussline.worker.telemetry.bridges import BridgeMetrics
 from gaussline.worker.telemetry.learning import LearnerMetrics
 from gaussline.worker.telemetry.line_metrics import LineMetrics
 from gaussline.worker.telemetry.metrics import LATENCY_BUCKETS, Metrics
@@ -20,6 +21,7 @@ PROCESSES = {
     "learner": "`gaussline learn`, where it is given a port.",
     "judge": "`gaussline judge`, where it is given a port.",
     "producer": "`gaussline produce`, where it is given a port.",
+    "bridge": "`gaussline bridge`, port 9112.",
     "exporter": "`gaussline exporter`, port 9109: what belongs to the line and not to a process, read at each scrape.",
 }
 _SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
@@ -54,7 +56,9 @@ def catalogue() -> list[MetricInfo]:
     judge = CollectorRegistry()
     JudgeMetrics(judge, "line")
     found = [*_describe("worker", worker), *_describe("exporter", line), *_describe("learner", learner)]
-    found += [*_describe("judge", judge), *_producer()]
+    bridge = CollectorRegistry()
+    BridgeMetrics(bridge, "line", "bridge")
+    found += [*_describe("judge", judge), *_describe("bridge", bridge), *_producer()]
     return sorted(found, key=lambda metric: (metric.process, metric.name))
 
 
