@@ -9,15 +9,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from scipy import stats
 
-from gaussline.worker.gaussian.calibration import clopper_pearson
+from gaussline.worker.gaussian.calibration import calibrate, clopper_pearson
 from gaussline.worker.gaussian.combination import Rule
 from gaussline.worker.learning.category import Category, Extraction, read_category
 from gaussline.worker.learning.controls import control_table, prepare
 from gaussline.worker.learning.evaluation import Run, level_table, run_all
 from gaussline.worker.learning.feature_cache import FeatureCache
-from gaussline.worker.learning.fit import FitOptions, fit_model
+from gaussline.worker.learning.fit import FitOptions, fit_model, fit_rows
 from gaussline.worker.learning.pipeline import BackboneOptions
 from gaussline.worker.learning.protocol import Protocol, plans
 from gaussline.worker.learning.result_table import ResultTable
@@ -131,3 +132,45 @@ def test_the_stated_rate_is_held_on_real_images(cells: Category) -> None:
     low, high = stats.beta(5, 114).ppf([0.001, 0.999])
     assert calibrated == 118
     assert low <= failed / total <= high, clopper_pearson(failed, total)
+
+
+# --- the law of split-conformal calibration, on real features --------------------------------------------------------
+SPLITS, TRAINING, CALIBRATING = 200, 180, 199
+
+
+@pytest.fixture(scope="module")
+def splits(cells: Category) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    """Scores of calibration frames and of fresh ones over 200 random splits into three; two levels, to be quick."""
+    rows = cells.rows(lambda sample: sample.normal)
+    chosen = [tuple(REFERENCE).index(level) for level in ("features.6", "features.13")]
+    features = [cells.features[index] for index in chosen]
+    calibration, fresh = [], []
+    for split in range(SPLITS):
+        order = np.random.default_rng([split, 11]).permutation(rows)
+        fitted = fit_rows(features, order[:TRAINING], ("features.6", "features.13"), PAPER)
+        scores = fitted.combination.combine(fitted.distances(features, order[TRAINING:]))
+        calibration.append(scores[:CALIBRATING])
+        fresh.append(scores[CALIBRATING:])
+    return calibration, fresh
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.02, 0.05])
+def test_split_conformal_holds_its_rate_over_two_hundred_splits(
+    splits: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]], rate: float
+) -> None:
+    calibration, fresh = splits
+    pairs = zip(calibration, fresh, strict=True)
+    failed = np.array([int(calibrate(known, rate).fails(new).sum()) for known, new in pairs])
+    number = fresh[0].size
+    realised = failed / number
+    assert realised.mean() <= rate + 3.0 * stats.sem(realised)
+    assert realised.mean() >= rate - 4.0 * stats.sem(realised)  # nor is it idly strict: rate · (n + 1) is whole here
+    # Of n + 1 places the k strictest fail: how many of m fresh frames do follows a beta-binomial law.
+    k = round(rate * (CALIBRATING + 1))
+    law = stats.betabinom(number, k, CALIBRATING + 1 - k)
+    assert 0.7 < failed.var(ddof=1) / law.var() < 1.4
+    spread = np.random.default_rng(0).random(SPLITS)
+    places = law.cdf(failed - 1) + spread * law.pmf(failed)
+    assert stats.kstest(places, "uniform").pvalue > 0.01
+    # The binomial law, which forgets that the threshold itself is drawn, is far too narrow.
+    assert failed.var(ddof=1) > 1.4 * stats.binom(number, rate).var()

@@ -10,14 +10,15 @@ import torch
 from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
 
+from gaussline.worker.learning.fit import FitOptions, fit_model
 from gaussline.worker.vision.backbones import load_backbone
 from gaussline.worker.vision.features import FeatureExtractor
 from gaussline.worker.vision.runtime import RuntimeChoice
 from gaussline.worker.vision.scorer import Scorer
-from tests.support.skips import HARDWARE, needs_data
+from tests.support.skips import HARDWARE, data, needs_data
 from tests.vision.models import fitted
 
-pytestmark = needs_data("elpv_mono", "weights/mobilenet_v2_features.pth")
+pytestmark = needs_data("elpv_mono", "weights/mobilenet_v2_features.pth", "weights/squeezenet1_1.pth")
 TRAINING = 411
 SINGLE_LEVELS = (0.676, 0.881, 0.886, 0.910, 0.915, 0.920, 0.930, 0.926)
 """Of the data's own README: one seed of an independent implementation."""
@@ -66,3 +67,20 @@ def test_another_numeric_mode_moves_real_scores(mobilenet_weights: Path, cells: 
     same = model.scores([level[200:] for level in features["float32"]])
     other = model.scores(list(features["bfloat16"]))
     assert np.median(other) / np.median(same) > 1.03
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_1"])
+def test_float32_whitening_and_company_on_real_features(name: str, cells: dict[str, torch.Tensor]) -> None:
+    """Regions and all: the worker's float32 product against float64, and frames alone against frames in company."""
+    backbone = load_backbone(name, data("weights"), grid=3)
+    extract = FeatureExtractor(backbone, RuntimeChoice(batch_size=64))
+    model = fit_model(extract.extract(cells["good"][:160]), extract.spec, FitOptions(rate=0.05))
+    new = torch.cat([cells["good"][160:192], cells["bad"][:32]])
+    together = extract.extract_tensors(new)
+    scorer = Scorer(extract.spec)
+    reference = model.distances([level.numpy() for level in together])
+    np.testing.assert_allclose(scorer.distances(together, scorer.prepare(model)), reference, rtol=1e-4)
+    for size in (1, 3, 16):
+        extract.batch_size = size
+        apart = model.scores([level.numpy() for level in extract.extract_tensors(new[:24])])
+        np.testing.assert_allclose(apart, model.combination.combine(reference[:24]), rtol=1e-4)

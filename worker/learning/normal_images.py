@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from gaussline.worker.errors import SourceError
 from gaussline.worker.learning.augmentation import Augmentation
 from gaussline.worker.learning.dataset import Sample, read_dataset
 from gaussline.worker.learning.features import Features, image_batches
+from gaussline.worker.learning.survey import mixed_channels
 from gaussline.worker.vision.features import FeatureExtractor
+from gaussline.worker.vision.image_header import read_header
 from gaussline.worker.vision.preprocess import stack
 
 Progress = Callable[[int, int], None]
@@ -120,6 +123,10 @@ def _warnings(
     train: Sequence[Sample], digests: NDArray[np.uint64], test: Sequence[Sample], defective: Sequence[Sample]
 ) -> tuple[str, ...]:
     told = []
+    frames = (sample.frame() for sample in train)
+    channels = Counter(read_header(frame.data, frame.encoding).channels for frame in frames)
+    if len(channels) > 1:
+        told.append(mixed_channels(channels))
     _, first, counts = np.unique(digests, return_index=True, return_counts=True)
     if (counts > 1).any():
         example = train[int(first[counts > 1][0])].path.name

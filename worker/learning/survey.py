@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +79,7 @@ class Survey:
             )
         channels = Counter(image.channels for image in self.images)
         if len(channels) > 1:
-            counts = ", ".join(f"{count} with {number}" for number, count in sorted(channels.items()))
-            told.append(
-                f"images have different numbers of channels ({counts}): grey is repeated into red, green and blue and "
-                "alpha is dropped, but cameras that differ so will not look alike to the backbone"
-            )
+            told.append(mixed_channels(channels))
             for kind in (True, False):
                 own = {image.channels for image in self.images if image.sample.normal is kind}
                 other = {image.channels for image in self.images if image.sample.normal is not kind}
@@ -94,6 +90,15 @@ class Survey:
                     )
                     break
         return told
+
+
+def mixed_channels(counts: Mapping[int, int]) -> str:
+    """What a person should know where images have different numbers of channels (number -> images)."""
+    listed = ", ".join(f"{count} with {number}" for number, count in sorted(counts.items()))
+    return (
+        f"images have different numbers of channels ({listed}): grey is repeated into red, green and blue and alpha is "
+        "dropped, but cameras that differ so will not look alike to the backbone"
+    )
 
 
 def survey(data: Dataset, *, threads: int = 2, limits: ImageLimits | None = None) -> Survey:
