@@ -84,6 +84,14 @@ bench-swap: environment ## A promotion a second under load, and what feature eve
 bench-accuracy: environment ## Beside public methods, in an environment of their own; DATA=folder WEIGHTS=file of mobilenet_v2
 	@$(BIN)/python -m bench.accuracy '$(DATA)' '$(WEIGHTS)' $(ARGS)
 
+.PHONY: bench-scoring
+bench-scoring: environment ## Scoring beside the backbone's time, and a fit, at EfficientNet-B4 sizes; BACKBONE=name ARGS='--help'
+	@$(BIN)/python -m bench.scoring $(if $(BACKBONE),--backbone '$(BACKBONE)') $(ARGS)
+
+.PHONY: bench-localisation
+bench-localisation: environment ## The exact heat map beside a map by position, against known masks; WEIGHTS=file of mobilenet_v2
+	@$(BIN)/python -m bench.localisation '$(WEIGHTS)' $(ARGS)
+
 .PHONY: clean
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) .build .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
