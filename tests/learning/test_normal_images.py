@@ -90,7 +90,7 @@ def test_features_that_cannot_be_fitted_are_refused_by_name() -> None:
     with pytest.raises(FitError, match="level middle: features hold NaN"):
         fit_model(broken, SPEC, options)
     still = [np.ones_like(level) for level in normal(40)]
-    with pytest.raises(FitError, match=r"level shallow: .*singular"):
+    with pytest.raises(FitError, match="level shallow: all 28 frames have the same features"):
         fit_model(still, SPEC, options)
     wrong = [level[:, :5] for level in normal(40)]
     with pytest.raises(FitError, match="features have shapes"):
