@@ -65,7 +65,7 @@ def by_position(category: Category, plan: Plan, extractor: FeatureExtractor) -> 
     train = local(extractor, [category.data.samples[row] for row in plan.train])
     means, gaussians = [], []
     for index in range(len(train[0])):
-        mean = np.mean([image[index] for image in train], axis=0, dtype=np.float64)
+        mean = np.stack([image[index] for image in train]).mean(axis=0, dtype=np.float64)
         pooled = Moments(mean.shape[1])
         for image in train:
             pooled.update(image[index] - mean)
