@@ -18,7 +18,7 @@ from gaussline.producer.message import Message
 from gaussline.producer.receipt import Receipt, Stats, Status
 from gaussline.worker.broker.admission import Answer, Request
 from gaussline.worker.broker.admission import Status as Answered
-from gaussline.worker.errors import Backlogged, BrokerError, BrokerUnavailable, Fenced
+from gaussline.worker.errors import Backlogged, BrokerError, BrokerUnavailable, Fenced, Unreplicated
 
 BUSY_FIRST_S: Final = 0.01
 BUSY_CAP_S: Final = 0.25
@@ -143,9 +143,12 @@ class Delivery:
                 answer = self._door.admit(message.request)
             except BrokerUnavailable as error:
                 message.unanswered += 1
+                if isinstance(error, Unreplicated):
+                    self._stats.unreplicated += len(message.frames)
                 if down_since_s is None:
                     down_since_s = self._clock.monotonic_s()
-                    _log.warning("camera %s: Redis is away, its frames wait: %s", self._camera, error)
+                    away = "too few replicas answer" if isinstance(error, Unreplicated) else "Redis is away"
+                    _log.warning("camera %s: %s, its frames wait: %s", self._camera, away, error)
                 over = self._retry_for_s is not None and self._since(down_since_s) >= self._retry_for_s
                 if over or self._closing.is_set():
                     raise BrokerUnavailable(
@@ -195,7 +198,9 @@ class Delivery:
         self._stats.admitted += len(message.frames)
         self._stats.messages += 1
         self._stats.bytes += len(message.request.payload)
-        return Receipt(message.ids, Status.ADMITTED, answer.entry_id, message.attempts)
+        if not answer.replicated:
+            self._stats.unreplicated += len(message.frames)
+        return Receipt(message.ids, Status.ADMITTED, answer.entry_id, message.attempts, replicated=answer.replicated)
 
     def _dropped(self, message: Message, why: str) -> Receipt:
         self.pending = None

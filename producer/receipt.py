@@ -23,6 +23,7 @@ class Receipt:
         entry_id: entry of the frames stream; empty where it was dropped.
         attempts: how often it was sent.
         why: which budget was full where it was dropped: camera, line, memory or verdicts.
+        replicated: as many replicas had it as `wait_replicas` asks for; False only with `wait_policy=go_on`.
     """
 
     ids: tuple[str, ...]
@@ -30,6 +31,7 @@ class Receipt:
     entry_id: str = ""
     attempts: int = 1
     why: str = ""
+    replicated: bool = True
 
     @property
     def id(self) -> str:
@@ -59,6 +61,7 @@ class Stats:
         duplicates: of these, the ones that had been admitted before: their first answer was lost.
         reconnects: outages of Redis that were outlasted.
         reopened: epochs taken because Redis had forgotten the camera's.
+        unreplicated: how often too few replicas had a frame in time, where `wait_replicas` asks for any.
     """
 
     offered: int = 0
@@ -73,6 +76,7 @@ class Stats:
     duplicates: int = 0
     reconnects: int = 0
     reopened: int = 0
+    unreplicated: int = 0
 
     def to_dict(self) -> dict[str, int]:
         """All of them by name."""

@@ -13,6 +13,7 @@ GausslineError
 ├── FitError               statistics that cannot be estimated from what was given
 ├── BrokerError            Redis answered, but not with what was asked
 │   ├── BrokerUnavailable  Redis cannot be reached
+│   │   └── Unreplicated   Redis has it, and too few of its replicas in time
 │   ├── Fenced             a newer producer epoch, or lease, holds this camera
 │   ├── Backlogged         the backlog is over its budget in bytes
 │   ├── Conflict           a pointer moved under a compare-and-set
@@ -85,6 +86,10 @@ class BrokerError(GausslineError):
 
 class BrokerUnavailable(BrokerError):
     """Redis cannot be reached, or refused the login."""
+
+
+class Unreplicated(BrokerUnavailable):
+    """Redis has it, and too few of its replicas in time: ask again, as after a lost answer."""
 
 
 class Fenced(BrokerError):

@@ -33,7 +33,8 @@ class Settings(BaseSettings):
     # --- Redis -------------------------------------------------------------------------------------------------------
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
-        description="Redis: redis://, rediss:// (TLS) or unix://; may hold a user and a password.",
+        description="Redis: redis://, rediss:// (TLS) or unix://; redis+sentinel://host,host2/name; "
+        "redis+cluster://host,host2; may hold a user and a password.",
     )
     redis_timeout_s: Seconds = Field(5.0, description="Time after which one call to Redis counts as failed.")
     redis_password_file: Path | None = Field(None, description="File that holds the Redis password.")
@@ -41,6 +42,13 @@ class Settings(BaseSettings):
     redis_tls_cert: Path | None = Field(None, description="Our certificate, where the server asks clients for one.")
     redis_tls_key: Path | None = Field(None, description="Its private key.")
     redis_tls_check_hostname: bool = Field(True, description="The server's certificate must name its host.")
+    wait_replicas: int = Field(
+        0, ge=0, le=16, description="Replicas that must have a frame before it counts as admitted, a verdict as read."
+    )
+    wait_timeout_s: Seconds = Field(1.0, description="How long that is waited for, a time.")
+    wait_policy: Literal["hold", "go_on"] = Field(
+        "hold", description="Where fewer have it in time: ask again until they have, or go on and count."
+    )
     line: str = Field("line1", description="Name of the line; the hash tag of all its keys.")
 
     # --- admission ---------------------------------------------------------------------------------------------------
@@ -243,6 +251,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"message_max_bytes ({self.message_max_bytes}) is over camera_budget_bytes "
                 f"({self.camera_budget_bytes}): the largest message could never be admitted"
+            )
+        if self.wait_replicas and self.wait_timeout_s >= self.redis_timeout_s:
+            raise ValueError(
+                f"wait_timeout_s ({self.wait_timeout_s:g}) is not under redis_timeout_s ({self.redis_timeout_s:g}): "
+                "the call would be given up before its replicas have answered"
             )
         if self.slow_claim_after_s < self.claim_after_s:
             raise ValueError("slow_claim_after_s is shorter than claim_after_s")

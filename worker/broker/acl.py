@@ -28,7 +28,10 @@ judge, parts, bridge: may write what they should only read.
 subscriber: has no command that changes a stream or a hash, and GETSET refuses keys of another type: its own cursor is
 still all that it can write.
 Run Redis 7 where users must not trust each other."""
-_CONNECT = "ping hello auth reset select echo time info client|setname client|id script|load multi exec discard"
+_CONNECT = (
+    "ping hello auth reset select echo time info client|setname client|id script|load multi exec discard wait asking "
+)
+_CONNECT += "cluster|slots"
 _EVAL = "evalsha eval"
 _HASH = "hget hmget hgetall hkeys hvals hlen hexists hscan"
 _STREAM = "xread xrange xrevrange xlen xinfo|stream"

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 import redis
 
 from gaussline.worker.broker.client import Redis, translated
+from gaussline.worker.broker.replication import NO_WAITING, Waiting, waiting_of
 from gaussline.worker.broker.script import Script
 from gaussline.worker.contract.frame import VERSION
 from gaussline.worker.contract.keys import Keys, check_name
+from gaussline.worker.errors import Unreplicated
 
 INCOMING_S = 60
 """Life of a payload whose admission never came, in seconds."""
@@ -40,12 +42,14 @@ class Answer:
         entry_id: stream entry of an admitted message, or of the first one of a duplicate ('' where it is forgotten).
         epoch: the camera's epoch, where the message was fenced off or its epoch is unknown.
         why: which budget is full, where it is busy: camera, line, memory, verdicts or order.
+        replicated: as many replicas have it as were asked for.
     """
 
     status: Status
     entry_id: str = ""
     epoch: int = 0
     why: str = ""
+    replicated: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,10 @@ class Admission:
         return int(self._open(self._client, keys, [self.camera, json.dumps(settings or {})]))
 
     def admit(self, request: Request) -> Answer:
-        """Admit one message. After a BrokerUnavailable the same request may be sent again without doubling it."""
+        """Admit one message. After a BrokerUnavailable the same request may be sent again without doubling it.
+
+        Raises Unreplicated (a BrokerUnavailable) where too few replicas have it in time, and that is to hold it.
+        """
         return self.admit_many([request])[0]
 
     def admit_many(self, requests: Sequence[Request]) -> list[Answer]:
@@ -115,14 +122,21 @@ class Admission:
 
         After one that is busy the rest are busy too (`why` is `order`): all of them can be sent again as they are.
         """
-        return self._knock(self._admit, [], requests, [])
+        return self._knock(self._admit, [], requests, [], waiting_of(self._client))
 
     def admit_letter(self, request: Request, letter_id: str, reason: str) -> Answer:
         """Admit what a dead letter holds, and remove the letter, in one step; `gone` where it is not there."""
         keys = [self._keys.dead(reason), self._keys.dead_stats]
         return self._knock(self._retry, keys, [request], [letter_id, reason])[0]
 
-    def _knock(self, script: Script, keys: list[str], requests: Sequence[Request], args: list[str]) -> list[Answer]:
+    def _knock(
+        self,
+        script: Script,
+        keys: list[str],
+        requests: Sequence[Request],
+        args: list[str],
+        waiting: Waiting = NO_WAITING,
+    ) -> list[Answer]:
         """Every payload goes ahead of its call, as a plain value: see admit.lua."""
         for attempt in range(2):
             pipeline = self._client.pipeline(transaction=False)
@@ -131,14 +145,22 @@ class Admission:
                 self._knocks += 1
                 incoming = self._keys.incoming(self.camera, f"{self._token}-{self._knocks}")
                 pipeline.set(incoming, request.payload, ex=INCOMING_S)
-                script.queue(pipeline, [*self._admit_keys, incoming, *keys], [*self._args(request, before), *args])
+                script.queue(
+                    pipeline, self._client, [*self._admit_keys, incoming, *keys], [*self._args(request, before), *args]
+                )
                 before = request.first_sequence + request.frames - 1
+            if waiting:  # in the same pipeline: WAIT is about the writes of its own connection
+                pipeline.execute_command(*waiting.command)
             with translated(script.name):
                 raw = pipeline.execute(raise_on_error=False)
+                replicas = raw.pop() if waiting else 0
                 if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in raw[1::2]) and not attempt:
                     script.ensure(self._client)
                     continue
-                return [_answer(put, answer) for put, answer in zip(raw[::2], raw[1::2], strict=True)]
+                answers = [_answer(put, answer) for put, answer in zip(raw[::2], raw[1::2], strict=True)]
+                if isinstance(replicas, Exception):
+                    raise replicas
+            return answers if replicas >= waiting.replicas else _unreplicated(answers, waiting)
         raise AssertionError("unreachable")
 
     def count_dropped(self, frames: int) -> None:
@@ -158,6 +180,14 @@ class Admission:
             VERSION,
             before,
         ]
+
+
+def _unreplicated(answers: list[Answer], waiting: Waiting) -> list[Answer]:
+    """The answers where too few replicas have what is in."""
+    into = [answer.status in (Status.ADMITTED, Status.DUPLICATE) for answer in answers]
+    if waiting.hold and any(into):
+        raise Unreplicated(f"admit: fewer than {waiting.replicas} replica(s) had it within {waiting.timeout_s:g} s")
+    return [replace(answer, replicated=not is_in) for answer, is_in in zip(answers, into, strict=True)]
 
 
 def _answer(put: Any, raw: Any) -> Answer:

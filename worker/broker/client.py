@@ -13,6 +13,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from gaussline.worker.broker.address import is_topology, parse
+from gaussline.worker.broker.followed import LineClient, follow
+from gaussline.worker.broker.replication import NO_WAITING, Waiting
 from gaussline.worker.errors import BrokerError, BrokerUnavailable, SettingsError
 from gaussline.worker.settings import Settings
 
@@ -20,11 +23,15 @@ Redis: TypeAlias = Any
 """A redis-py client that answers bytes. Its own annotations mix sync and async answers, and help nobody here."""
 
 _SECRET = re.compile(r"(://)[^/@\s]*@")
+_SECRET_OPTION = re.compile(r"(password=)[^&\s'\"]*")
+_FOR_NOW = re.compile(r"(?:^|[ -])(MISCONF|NOREPLICAS|READONLY|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|UNBLOCKED|LOADING)\b")
+"""Refusals that end by themselves, or by an operator's hand: a full disk, a failover, a slot on its way. Redis 6.2 puts
+the code of an error inside a script into the middle of its text."""
 
 
 def redact(text: str) -> str:
     """The text without the user and password of any URL in it."""
-    return _SECRET.sub(r"\1***@", text)
+    return _SECRET_OPTION.sub(r"\1***", _SECRET.sub(r"\1***@", text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +50,19 @@ class Tls:
     check_hostname: bool = True
 
 
-def connect(url: str, *, timeout_s: float = 5.0, password: str | None = None, tls: Tls | None = None) -> Redis:
-    """A client for `url` (redis://, rediss:// or unix://). Connects on first use; answers bytes.
+def connect(
+    url: str,
+    *,
+    timeout_s: float = 5.0,
+    password: str | None = None,
+    tls: Tls | None = None,
+    line: str | None = None,
+    waiting: Waiting = NO_WAITING,
+) -> Redis:
+    """A client for `url`: one server, the master of Sentinels, or the owner of `line`'s slot in a Cluster (`address`).
 
-    Raises SettingsError where the URL is none, or certificates are given for a connection without TLS.
+    Connects on first use; answers bytes. Raises SettingsError where the URL is none, where certificates are given for a
+    connection without TLS, and where a Cluster's line is not named.
     """
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
@@ -59,17 +75,22 @@ def connect(url: str, *, timeout_s: float = 5.0, password: str | None = None, tl
         options["password"] = password
     if not url.startswith("unix://"):
         options["socket_keepalive"] = True
-    if url.startswith("rediss://"):
+    if url.startswith("rediss"):
         options |= tls_options(tls or Tls())
     elif tls is not None and tls != Tls():
         raise SettingsError(f"redis_tls_… is set, but redis_url {redact(url)!r} is not rediss://")
     try:
-        return redis.Redis.from_url(url, **options)
+        if is_topology(url):
+            client: Any = follow(parse(url), line, options, timeout_s=timeout_s)
+        else:
+            client = LineClient.from_url(url, **options)
     except ValueError as error:
         raise SettingsError(
             f"redis_url {redact(url)!r} is no Redis URL ({redact(str(error))}): use redis://host:port/0, "
-            "rediss://… for TLS, or unix:///path"
+            "rediss://… for TLS, unix:///path, redis+sentinel://host,host2/name, or redis+cluster://host,host2"
         ) from None
+    client.waiting = waiting
+    return client
 
 
 def tls_options(tls: Tls) -> dict[str, Any]:
@@ -91,7 +112,9 @@ def open_redis(settings: Settings) -> Redis:
     """The client that the settings describe: URL, password file, TLS. Raises SettingsError."""
     tls = Tls(settings.redis_tls_ca, settings.redis_tls_cert, settings.redis_tls_key, settings.redis_tls_check_hostname)
     url, timeout_s = settings.redis_url.get_secret_value(), settings.redis_timeout_s
-    return connect(url, timeout_s=timeout_s, password=read_password(settings), tls=tls)
+    waiting = Waiting(settings.wait_replicas, settings.wait_timeout_s, settings.wait_policy == "hold")
+    password = read_password(settings)
+    return connect(url, timeout_s=timeout_s, password=password, tls=tls, line=settings.line, waiting=waiting)
 
 
 def read_password(settings: Settings) -> str | None:
@@ -117,8 +140,10 @@ def translated(what: str) -> Iterator[None]:
         raise BrokerUnavailable(f"{what}: Redis is not ready: {redact(str(error))}") from None
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         raise BrokerUnavailable(f"{what}: Redis cannot be reached: {redact(str(error))}") from None
+    except redis.exceptions.AskError as error:
+        raise BrokerUnavailable(f"{what}: the line's slot is moving to another node: {redact(str(error))}") from None
     except redis.exceptions.RedisError as error:
-        if str(error).startswith("MISCONF"):  # its disk is full, or broken: it takes no writes until that is mended
+        if _FOR_NOW.search(str(error)):
             raise BrokerUnavailable(f"{what}: Redis is not ready: {redact(str(error))}") from None
         raise BrokerError(f"{what}: Redis refused: {redact(str(error))}") from None
 

@@ -1,4 +1,10 @@
-"""One Lua script: loaded from the package, called by its digest, sent again where the server has forgotten it."""
+"""One Lua script: loaded from the package, called by its digest, sent again where the server has forgotten it.
+
+In a Cluster a slot moves to another node key by key, and a script that ran meanwhile could see half of a line, or fail
+between two of its writes. So there every call declares one key more, that never exists: while the slot moves, the
+node that gives it away misses that key and refuses the script before it begins (ASK, TRYAGAIN), and the node that
+takes it refuses it too. The line waits until the slot has moved, and nothing is half done.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +17,8 @@ from typing import Any
 import redis
 
 from gaussline.worker.broker.client import Redis, translated
+from gaussline.worker.broker.replication import Waiting, waiting_of
+from gaussline.worker.contract.keys import ABSENT
 
 
 class Script:
@@ -23,20 +31,56 @@ class Script:
 
     def __call__(self, client: Redis, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run it. Raises BrokerUnavailable, BrokerError."""
+        keys = _guarded(client, keys)
         with translated(self.name):
             try:
                 return client.evalsha(self._sha, len(keys), *keys, *args)
             except redis.exceptions.NoScriptError:
                 return client.eval(self.source, len(keys), *keys, *args)
 
-    def queue(self, pipeline: Redis, keys: Sequence[str], args: Sequence[Any]) -> None:
-        """Put a call into a pipeline; `ensure` must have been called on this connection's server."""
+    def replicated(self, client: Redis, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, bool]:
+        """Run it, and wait for the replicas that the client asks for: the answer, and whether they have it.
+
+        Raises like a plain call.
+        """
+        waiting = waiting_of(client)
+        if not waiting:
+            return self(client, keys, args), True
+        keys = _guarded(client, keys)
+        with translated(self.name):
+            try:
+                return self._waited(client, waiting, "EVALSHA", self._sha, len(keys), *keys, *args)
+            except redis.exceptions.NoScriptError:
+                return self._waited(client, waiting, "EVAL", self.source, len(keys), *keys, *args)
+
+    def _waited(self, client: Redis, waiting: Waiting, *command: Any) -> tuple[Any, bool]:
+        # One pipeline is one connection, and WAIT is about the writes of its own connection.
+        pipeline = client.pipeline(transaction=False)
+        pipeline.execute_command(*command)
+        pipeline.execute_command(*waiting.command)
+        answer, replicas = pipeline.execute(raise_on_error=False)
+        for item in (answer, replicas):
+            if isinstance(item, Exception):
+                raise item
+        return answer, int(replicas) >= waiting.replicas
+
+    def queue(self, pipeline: Redis, client: Redis, keys: Sequence[str], args: Sequence[Any]) -> None:
+        """Put a call into a pipeline of the client's; `ensure` must have been called on this connection's server."""
+        keys = _guarded(client, keys)
         pipeline.evalsha(self._sha, len(keys), *keys, *args)
 
     def ensure(self, client: Redis) -> None:
         """Load the script, so that pipelined calls by digest find it."""
         with translated(self.name):
             client.script_load(self.source)
+
+
+def _guarded(client: Redis, keys: Sequence[str]) -> Sequence[str]:
+    """The keys, and in a Cluster the one that never exists."""
+    if not getattr(client, "clustered", False):
+        return keys
+    tag = keys[0][: keys[0].index("}") + 1]
+    return [*keys, f"{tag}:{ABSENT}"]
 
 
 _INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)

@@ -56,6 +56,8 @@ class Settler:
     client: Redis
     line: str
     bounds: SettleBounds = field(default_factory=SettleBounds)
+    unreplicated: int = 0
+    """Messages settled so far that too few replicas had in time, where the client asks for any."""
     _script: Script = field(default_factory=lambda: Script("settle"), repr=False)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
@@ -90,11 +92,13 @@ class Settler:
             "dead_max_age_us": int(self.bounds.dead_max_age_s * 1e6),
             "features_max_bytes": self.bounds.features_max_bytes,
         }
-        answers = self._script(
+        answers, replicated = self._script.replicated(
             self.client,
             [keys.verdicts, keys.totals, keys.dead_stats, keys.kept],
             [keys.prefix, msgpack.packb(bounds), *packed],
         )
+        if not replicated:
+            self.unreplicated += sum(answer == 1 for answer in answers)
         wrong = [answer.decode() for answer in answers if isinstance(answer, bytes)]
         if wrong:
             raise BrokerError(f"settle: {wrong[0]}")

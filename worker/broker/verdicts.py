@@ -8,9 +8,10 @@ from typing import Any
 
 from gaussline.worker.broker.client import Redis, connect, translated
 from gaussline.worker.broker.exactly_once import Effect, ExactlyOnce, entry_order
+from gaussline.worker.broker.replication import Waiting, waiting_of
 from gaussline.worker.broker.script import Script
 from gaussline.worker.contract.keys import Keys, check_name
-from gaussline.worker.errors import NotFound
+from gaussline.worker.errors import NotFound, Unreplicated
 
 BLOCK_S = 1.0
 
@@ -23,11 +24,13 @@ class Verdicts:
     verdict that was read twice.
 
     Args:
-        redis: a URL, or a redis-py client that answers bytes.
+        redis: a URL, or a client (of `open_redis` or `connect`), which has its own `wait_replicas`.
+        wait_replicas: with a URL: hand out only what so many replicas have; see docs/reliability.md, High availability.
     """
 
-    def __init__(self, redis: str | Redis, line: str = "line1") -> None:
-        self._client: Redis = connect(redis) if isinstance(redis, str) else redis
+    def __init__(self, redis: str | Redis, line: str = "line1", *, wait_replicas: int = 0) -> None:
+        waiting = Waiting(wait_replicas)
+        self._client: Redis = connect(redis, line=line, waiting=waiting) if isinstance(redis, str) else redis
         self._keys = Keys(line)
         self._stream = self._keys.verdicts
         self._cursors = self._keys.subscribers
@@ -117,8 +120,25 @@ class Verdicts:
         """The same as they stand in the stream: (entry id, fields)."""
         block = None if block_s is None else max(1, int(block_s * 1000))
         with translated("reading verdicts"):
-            answer = self._client.xread({self._stream: after}, count=count, block=block)
+            answer = self._read(after, count, block)
         return [(entry_id.decode(), fields) for _, entries in answer or [] for entry_id, fields in entries]
+
+    def _read(self, after: str, count: int, block: int | None) -> Any:
+        """What XREAD answers. Where replicas are asked for, only what enough of them have: what they lack may be judged
+        again after a failover, and a verdict that nobody was handed is then no second one."""
+        waiting = waiting_of(self._client)
+        if not waiting:
+            return self._client.xread({self._stream: after}, count=count, block=block)
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.xread({self._stream: after}, count=count, block=block)
+        pipeline.echo("")  # WAIT is about all that was written before this connection's last command
+        pipeline.execute_command(*waiting.command)
+        answer, _, replicas = pipeline.execute()
+        if answer and int(replicas) < waiting.replicas and waiting.hold:
+            raise Unreplicated(
+                f"reading verdicts: fewer than {waiting.replicas} replica(s) had them within {waiting.timeout_s:g} s"
+            )
+        return answer
 
     def find(self, frame_id: str, *, count: int = 1000) -> dict[str, Any] | None:
         """The verdict of one frame, None where it is not on the stream (any more).
@@ -171,8 +191,8 @@ class Verdicts:
 class PartVerdicts(Verdicts):
     """The part verdicts of one line: the same, with subscribers of their own."""
 
-    def __init__(self, redis: str | Redis, line: str = "line1") -> None:
-        super().__init__(redis, line)
+    def __init__(self, redis: str | Redis, line: str = "line1", *, wait_replicas: int = 0) -> None:
+        super().__init__(redis, line, wait_replicas=wait_replicas)
         self._stream = self._keys.parts
         self._cursors = self._keys.part_subscribers
 

@@ -51,7 +51,11 @@ def with_password(url: str, password: str) -> str:
 def secrets_of(settings: Settings) -> tuple[str, ...]:
     """What must never be written anywhere: passwords, as they stand in the URL and as they are."""
     parts = urlsplit(settings.redis_url.get_secret_value())
-    words = [parts.password or "", *parse_qs(parts.query).get("password", [])]
+    options = parse_qs(parts.query)
+    words = [
+        parts.password or "",
+        *(word for name in ("password", "sentinel_password") for word in options.get(name, [])),
+    ]
     return tuple({form for word in words if word for form in (word, quote(word, safe=""), unquote(word))})
 
 

@@ -14,6 +14,9 @@ from gaussline.worker.errors import ContractError
 GROUP = "workers"
 """The one consumer group of a frame stream."""
 
+ABSENT = "absent"
+"""Behind a line's prefix: a key that never exists; `broker.script` says what it keeps from happening in a Cluster."""
+
 NAME_MAX_CHARS = 64
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 

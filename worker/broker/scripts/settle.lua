@@ -149,7 +149,9 @@ for i = 3, #ARGV do
     local stream, index = prefix .. 'frames:' .. m.camera, prefix .. 'index:' .. m.camera
     local camera = prefix .. 'camera:' .. m.camera
     local acked = redis.pcall('XACK', stream, 'workers', m.id)
-    if type(acked) == 'table' then acked = 0 end
+    -- A server that takes no writes (demoted, cut off from its replicas) refuses the first of them, which this one is. That
+    -- is no answer to "has somebody settled it?": the worker must ask again.
+    if type(acked) == 'table' then return acked end
     local won = acked == 1
     -- Deleted behind our back and pending no more: the index alone still knows of it, and giving it up is the guard.
     if not won and m.lost and #redis.call('XRANGE', stream, m.id, m.id) == 0 then

@@ -1,0 +1,329 @@
+"""Redis servers that replace each other: a master with replicas under Sentinels, and a Cluster. On loopback.
+
+They run with the files of deploy/redis, but for ports, names and shorter times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+
+from gaussline.worker.broker.whereabouts import SLOTS, slot_of
+from tests.support.repository import ROOT
+from tests.support.waiting import eventually
+
+DEPLOY: Final = ROOT / "deploy" / "redis"
+NAME: Final = "gaussline"
+"""What the Sentinels call the master."""
+DOWN_MS: Final = 600
+"""Silence after which a master counts as down."""
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def free_ports(count: int) -> list[int]:
+    """So many ports of 127.0.0.1 that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(listener.getsockname()[1]) for listener in listeners]
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Node:
+    """One server process that can be killed, stopped and started again.
+
+    Args:
+        conf: its file, copied: Redis writes into it.
+        lines: what stands in it besides; the last word counts.
+    """
+
+    def __init__(
+        self, folder: Path, port: int, conf: Path, lines: Iterable[str], *, sentinel: bool = False, program: str = ""
+    ) -> None:
+        self.port = port
+        self.folder = folder
+        self._program = program or shutil.which("redis-server") or "redis-server"
+        self._arguments = ["--sentinel"] if sentinel else []
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True)
+        own = [f"port {port}", "bind 127.0.0.1", f"dir {folder}", f"logfile {folder / 'log'}", *lines]
+        text = "\n".join(line for line in conf.read_text("utf-8").splitlines() if not line.startswith("sentinel "))
+        (folder / "conf").write_text("\n".join([text, *own, ""]), "utf-8")
+
+    @property
+    def address(self) -> str:
+        """host:port."""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, where it is not running, and wait until it answers."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [self._program, str(self.folder / "conf"), *self._arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                preexec_fn=_die_with_parent,
+                start_new_session=True,
+            )
+        eventually(self.answers, what=f"an answer of {self.address}: {self.folder / 'log'}")
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; SIGKILL ends it."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            if number == signal.SIGKILL:
+                self._process.wait(20.0)
+                self._process = None
+
+    @property
+    def up(self) -> bool:
+        """It was not killed."""
+        return self._process is not None
+
+    def answers(self) -> bool:
+        """It answers a PING."""
+        with contextlib.suppress(redis.exceptions.RedisError, OSError):
+            return bool(self.client().ping())
+        return False
+
+    def client(self, **options: Any) -> Any:
+        """A plain client of this one server."""
+        return redis.Redis(port=self.port, socket_timeout=2.0, socket_connect_timeout=2.0, **options)
+
+    def info(self) -> dict[str, Any]:
+        """INFO replication; empty where it does not answer."""
+        with contextlib.suppress(redis.exceptions.RedisError, OSError):
+            return dict(self.client().info("replication"))
+        return {}
+
+
+class Topology:
+    """What both have in common: servers of which one is the line's master."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self._others: list[Node] = []
+        self.url = ""
+
+    def master(self) -> Node | None:
+        """The line's master as everybody sees it, None while there is none."""
+        raise NotImplementedError
+
+    def shard(self) -> list[Node]:
+        """The servers that may be the line's master."""
+        return self.nodes
+
+    def replicas(self) -> list[Node]:
+        """Those of them that are not."""
+        master = self.master()
+        return [node for node in self.shard() if node is not master]
+
+    def whole(self) -> bool:
+        """There is a master, and every other server of the shard follows it and is up to date."""
+        master = self.master()
+        if master is None:
+            return False
+        info = master.info()
+        online = [info.get(f"slave{place}", {}) for place in range(len(self.shard()))]
+        return (
+            info.get("role") == "master"
+            and sum(one.get("state") == "online" for one in online) == len(self.shard()) - 1
+        )
+
+    def await_whole(self) -> None:
+        """Until it is."""
+        eventually(self.whole, within_s=40.0, what="a master with all its replicas")
+
+    def restart(self) -> None:
+        """Start every server that was killed, let every stopped one go on, and wait until all is as it should be."""
+        for node in [*self.nodes, *self._others]:
+            node.signal(signal.SIGCONT)
+            node.start()
+        self._rejoin()
+        self.await_whole()
+
+    def _rejoin(self) -> None:
+        """What an old master is told, where it would take long to find out by itself."""
+
+    def close(self) -> None:
+        """End every process."""
+        for node in [*self._others, *self.nodes]:
+            node.signal(signal.SIGKILL)
+
+    def __enter__(self) -> Topology:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class SentinelSet(Topology):
+    """A master, replicas, and three Sentinels.
+
+    Args:
+        lines: in every server's file, besides.
+        options: of the URL's end, such as "?sentinel_password=…".
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        replicas: int = 2,
+        lines: Sequence[str] = (),
+        sentinel_lines: Sequence[str] = (),
+        program: str = "",
+    ) -> None:
+        super().__init__()
+        ports = free_ports(4 + replicas)
+        first = f"127.0.0.1 {ports[3]}"
+        for place, port in enumerate(ports[3:]):
+            follows = [f"replicaof {first}"] if place else []
+            node = Node(folder / f"redis{place}", port, DEPLOY / "replicated.conf", [*lines, *follows], program=program)
+            self.nodes.append(node)
+        watch = [line.replace("10.0.0.5 6379", first) for line in _sentinel_lines()]
+        watch += [f"sentinel down-after-milliseconds {NAME} {DOWN_MS}", f"sentinel failover-timeout {NAME} 4000"]
+        for place, port in enumerate(ports[:3]):
+            conf, own = DEPLOY / "sentinel.conf", [*watch, *sentinel_lines]
+            self._others.append(Node(folder / f"sentinel{place}", port, conf, own, sentinel=True, program=program))
+        self.url = f"redis+sentinel://{','.join(node.address for node in self._others)}/{NAME}"
+        try:
+            for node in self.nodes:
+                node.start()
+            eventually(lambda: self.nodes[0].info().get("connected_slaves") == replicas, what="replicas")
+            for node in self._others:
+                node.start()
+            eventually(self._acquainted, what="Sentinels that know each other and the replicas")
+            self.await_whole()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def sentinels(self) -> list[Node]:
+        """The Sentinels."""
+        return self._others
+
+    def _acquainted(self) -> bool:
+        said = [node.client().sentinel_master(NAME) for node in self._others]
+        return all(
+            one["num-other-sentinels"] == len(said) - 1 and one["num-slaves"] == len(self.nodes) - 1 for one in said
+        )
+
+    def _rejoin(self) -> None:
+        # Sentinels do the same, after some eight seconds.
+        master = eventually(self.master, within_s=30.0, what="a master")
+        assert master is not None
+        for node in self.nodes:
+            if node is not master and node.info().get("role") == "master":
+                node.client().execute_command("REPLICAOF", "127.0.0.1", master.port)
+
+    def master(self) -> Node | None:
+        """As a majority of the Sentinels sees it."""
+        ports = []
+        for node in self._others:
+            with contextlib.suppress(redis.exceptions.RedisError, OSError):
+                ports.append(int(node.client().sentinel_master(NAME)["port"]))
+        found = max(set(ports), key=ports.count, default=0)
+        if 2 * ports.count(found) <= len(self._others):
+            return None
+        master = next(node for node in self.nodes if node.port == found)
+        return master if master.up and master.info().get("role") == "master" else None
+
+
+def _sentinel_lines() -> list[str]:
+    """What the deployed file says of the master."""
+    text = (DEPLOY / "sentinel.conf").read_text("utf-8")
+    return [line for line in text.splitlines() if line.startswith("sentinel ")]
+
+
+class ClusterSet(Topology):
+    """Three masters with a third of the slots each; the line's one has replicas.
+
+    Redis 7: the Cluster's own port and whole ranges of slots.
+    """
+
+    def __init__(self, folder: Path, line: str, *, replicas: int = 2, lines: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.slot = slot_of(line)
+        ports, buses = free_ports(3 + replicas), free_ports(3 + replicas)
+        short = [f"cluster-node-timeout {DOWN_MS}", *lines]
+        for place, (port, bus) in enumerate(zip(ports, buses, strict=True)):
+            own = [f"cluster-port {bus}", "cluster-announce-ip 127.0.0.1", *short]
+            self.nodes.append(Node(folder / f"node{place}", port, DEPLOY / "cluster.conf", own))
+        self.url = f"redis+cluster://{','.join(node.address for node in self.nodes[:3])}"
+        try:
+            self._found(replicas, buses)
+        except BaseException:
+            self.close()
+            raise
+
+    def _found(self, replicas: int, buses: list[int]) -> None:
+        """Make a Cluster of the nodes."""
+        for node in self.nodes:
+            node.start()
+        third = SLOTS // 3
+        for place, master in enumerate(self.nodes[:3]):
+            last = SLOTS - 1 if place == 2 else (place + 1) * third - 1
+            master.client().execute_command("CLUSTER", "ADDSLOTSRANGE", place * third, last)
+            master.client().execute_command("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
+        for node, bus in zip(self.nodes[1:], buses[1:], strict=True):
+            self.nodes[0].client().execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+        eventually(lambda: all(self._known(node) == len(self.nodes) for node in self.nodes), what="nodes that know all")
+        owner = self.nodes[min(2, self.slot // third)]
+        name = owner.client().execute_command("CLUSTER", "MYID")
+        for node in self.nodes[3:]:
+            node.client().execute_command("CLUSTER", "REPLICATE", name)
+        eventually(lambda: all(self._ok(node) for node in self.nodes), what="a Cluster whose state is ok")
+        self.await_whole()
+
+    @staticmethod
+    def _known(node: Node) -> int:
+        text: str = node.client().execute_command("CLUSTER", "NODES", NEVER_DECODE=True).decode()
+        return sum("handshake" not in line for line in text.splitlines())
+
+    @staticmethod
+    def _ok(node: Node) -> bool:
+        return b"cluster_state:ok" in node.client().execute_command("CLUSTER", "INFO", NEVER_DECODE=True)
+
+    def owners(self) -> Iterator[int]:
+        """The port of the line's master, as each node that answers sees it."""
+        for node in self.nodes:
+            with contextlib.suppress(redis.exceptions.RedisError, OSError):
+                for first, last, master, *_ in node.client().execute_command("CLUSTER", "SLOTS"):
+                    if first <= self.slot <= last:
+                        yield int(master[1])
+
+    def master(self) -> Node | None:
+        """As most nodes see it."""
+        ports = list(self.owners())
+        found = max(set(ports), key=ports.count, default=0)
+        if 2 * ports.count(found) <= len(self.nodes):
+            return None
+        master = next(node for node in self.nodes if node.port == found)
+        return master if master.up and master.info().get("role") == "master" else None
+
+    def shard(self) -> list[Node]:
+        """The masters of the other slots do not count."""
+        master = self.master()
+        names = {node.port for node in self.nodes[3:]}
+        return [node for node in self.nodes if node.port in names or node is master or node is self._first()]
+
+    def _first(self) -> Node:
+        return self.nodes[min(2, self.slot // (SLOTS // 3))]
+
+    def other_master(self) -> Node:
+        """A master of other slots."""
+        return next(node for node in self.nodes[:3] if node is not self._first())
