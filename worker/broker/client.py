@@ -22,6 +22,8 @@ from gaussline.worker.settings import Settings
 Redis: TypeAlias = Any
 """A redis-py client that answers bytes. Its own annotations mix sync and async answers, and help nobody here."""
 
+READ_BYTES = 2**18
+"""Most bytes of one read: frames are large, and redis-py's own 64 kB would take four reads where one will do."""
 _SECRET = re.compile(r"(://)[^/@\s]*@")
 _SECRET_OPTION = re.compile(r"(password=)[^&\s'\"]*")
 _FOR_NOW = re.compile(r"(?:^|[ -])(MISCONF|NOREPLICAS|READONLY|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|UNBLOCKED|LOADING)\b")
@@ -68,6 +70,7 @@ def connect(
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "health_check_interval": 15,
+        "socket_read_size": READ_BYTES,
         # Retrying is decided by the loops, which know what may be sent twice.
         "retry": Retry(NoBackoff(), 0),
     }

@@ -87,6 +87,10 @@ class Opinion:
         )
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+"""allow_nan: a NaN is no JSON, and a score that is none must never reach an MES."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The answer to one frame.
@@ -173,8 +177,7 @@ class Verdict:
             fields["opinions"] = [opinion.to_json() for opinion in self.opinions]
         if self.device is not None:
             fields["device"] = self.device
-        # allow_nan: a NaN is no JSON, and a score that is none must never reach an MES.
-        return json.dumps(fields, separators=(",", ":"), ensure_ascii=False, allow_nan=False)[:-1]
+        return _ENCODER.encode(fields)[:-1]
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Verdict:

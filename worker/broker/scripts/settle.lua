@@ -25,12 +25,13 @@ local function rfc3339(seconds, micros)
 end
 local judged_at = ',"judged_at":"' .. rfc3339(tonumber(now[1]), tonumber(now[2])) .. '"}'
 
+-- Looked at once a call: nobody but this script can make a key meanwhile, and it makes none of another type.
 local types = {}
 local function is(key, wanted)
   local kind = types[key]
   if kind == nil then
     kind = redis.call('TYPE', key).ok
-    types[key] = kind ~= 'none' and kind or nil
+    types[key] = kind
   end
   if kind ~= 'none' and kind ~= wanted then return key .. ' is a ' .. kind .. ', not a ' .. wanted end
 end
@@ -168,7 +169,8 @@ for i = 3, #ARGV do
         add(camera, 'bytes', -size)
         add(KEYS[2], 'bytes', -size)
         if string.sub(meta, -2) ~= ':0' then redis.call('ZREM', prefix .. 'due', m.camera .. '|' .. m.id) end
-        redis.call('HDEL', prefix .. 'crashes:' .. m.camera, m.id)
+        local crashes = prefix .. 'crashes:' .. m.camera
+        if types[crashes] ~= 'none' then redis.call('HDEL', crashes, m.id) end
         for _, v in ipairs(m.verdicts) do
           local text = v[3] .. judged_at
           texts[v[1]] = text

@@ -22,12 +22,15 @@ local function read(camera)
   return got and got[1][2][1]
 end
 
+-- Taking makes no deadline, so where there is none now there will be none in this call.
+local deadlines = redis.call('EXISTS', KEYS[2]) == 1
+
 while frames < max_frames and bytes < max_bytes do
   local head = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
   if #head == 0 then break end
   local camera, start = head[1], tonumber(head[2])
   local least = start
-  for _, member in ipairs(redis.call('ZRANGE', KEYS[2], 0, 15)) do
+  for _, member in ipairs(deadlines and redis.call('ZRANGE', KEYS[2], 0, 15) or {}) do
     local other = string.match(member, '^(.-)|')
     local its = redis.call('ZSCORE', KEYS[1], other)
     if its and tonumber(its) <= least + quantum then
