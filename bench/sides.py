@@ -128,6 +128,7 @@ def run_worker(
     *,
     per_message: int = 1,
     total: int | None = None,
+    main: Callable[..., None] = worker_main,
 ) -> tuple[float, Usage, int]:
     """This worker on a backlog of `total` frames of four cameras: (frames/s, its usage, frames).
 
@@ -141,7 +142,7 @@ def run_worker(
         cameras = [f"cam{number}" for number in range(4)]
         context = multiprocessing.get_context("spawn")
         ready, told = context.Event(), context.Event()
-        with serving(worker_main, server.url, make, "bench-1", ready, told, WAIT_S) as process:
+        with serving(main, server.url, make, "bench-1", ready, told, WAIT_S) as process:
             push(server.url, "warm", frames, total=min(count, 64))
             drained(client, ["warm"])
             assert process.pid is not None

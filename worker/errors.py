@@ -10,6 +10,7 @@ GausslineError
 │   ├── ArtefactError      torn, tampered or malformed model artefact
 │   ├── BackboneMismatch   weights, levels or shapes differ from the backbone spec
 │   └── WeightsUnavailable pretrained weights cannot be had
+├── DeviceFull             the device has no memory for a batch; a smaller one may do
 ├── FitError               statistics that cannot be estimated from what was given
 ├── BrokerError            Redis answered, but not with what was asked
 │   ├── BrokerUnavailable  Redis cannot be reached
@@ -74,6 +75,10 @@ class BackboneMismatch(ModelError):
 
 class WeightsUnavailable(ModelError):
     """Pretrained weights cannot be had (no file, no network)."""
+
+
+class DeviceFull(GausslineError):
+    """The device has no memory left for a batch of this size; a smaller one may do."""
 
 
 class FitError(GausslineError):

@@ -75,6 +75,10 @@ class Settings(BaseSettings):
     image_max_pixels: int = Field(64_000_000, gt=0, description="Most pixels in one image, read off its header.")
     image_max_side: int = Field(16_384, gt=0, description="Longest side of an image, in pixels.")
     decode_threads: int = Field(2, ge=1, le=64, description="Threads that decode images.")
+    decode_isolation: bool = Field(
+        True, description="Decode image files in processes of their own: a crash of a codec costs its frame, no worker."
+    )
+    decode_timeout_s: int = Field(10, ge=1, le=600, description="Longest time that decoding one image may take there.")
     claim_after_s: Seconds = Field(5.0, description="Idle time after which a dead worker's messages are claimed.")
     slow_claim_after_s: Seconds = Field(
         60.0, description="Idle time after which a living worker's messages are claimed."

@@ -12,7 +12,8 @@ from typing import Any, Final
 from tests.faults.checker import shortened
 from tests.faults.episode import SETTLE_S, Result, run
 from tests.faults.plan import Plan, draw
-from tests.faults.stage import Server, Stage
+from tests.faults.server import Server
+from tests.faults.stage import Stage
 from tests.faults.zygote import Zygote
 
 EPISODES_A_SERVER: Final = 40

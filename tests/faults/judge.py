@@ -16,6 +16,7 @@ from gaussline.worker.contract.verdict import ModelRef
 from gaussline.worker.engine.judgement import Judgement, Timing
 from gaussline.worker.engine.prepare import Refusal
 from gaussline.worker.vision.decode import decode
+from gaussline.worker.vision.decode_pool import DecodePool
 from tests.faults.frames import HEAD, Kind, read
 
 MODEL = ModelRef("null", 1, "0" * 64)
@@ -26,10 +27,14 @@ class HarnessJudge:
     """The engine's `Judge`; the score of a frame is its token.
 
     Args:
+        pool: what decodes image files, as the product does; what comes out counts as a good frame without a token.
         slow_batches: numbers of the batches that take `slow_s`, counted from 0; the others take `batch_s`.
     """
 
-    def __init__(self, slow_batches: Sequence[int], slow_s: float, batch_s: float) -> None:
+    def __init__(
+        self, slow_batches: Sequence[int], slow_s: float, batch_s: float, pool: DecodePool | None = None
+    ) -> None:
+        self._pool = pool
         self._slow = set(slow_batches)
         self._slow_s = slow_s
         self._batch_s = batch_s
@@ -42,6 +47,13 @@ class HarnessJudge:
 
     def to_image(self, frame: Frame) -> NDArray[np.uint8]:
         """The first bytes of a raw frame; anything else goes through the product's decoder."""
+        if self._pool is not None:
+            if frame.encoding == "raw":
+                decode(frame.data, frame.encoding, LIMITS, shape=frame.shape, dtype=frame.dtype)
+            else:
+                with self._pool.decoded(frame.data, frame.encoding):
+                    pass
+            return np.zeros(HEAD, np.uint8)
         if frame.encoding != "raw":
             return decode(frame.data, frame.encoding, LIMITS)[0, :HEAD, 0]
         if read(frame.data)[1] is Kind.POISON:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,13 +20,15 @@ from gaussline.worker.broker.heartbeat import Heartbeat
 from gaussline.worker.broker.intake import Intake
 from gaussline.worker.broker.settle import Settler
 from gaussline.worker.broker.verdicts import Verdicts, trim_verdicts
-from gaussline.worker.contract.limits import MessageLimits
+from gaussline.worker.contract.limits import ImageLimits, MessageLimits
 from gaussline.worker.engine.clock import RedisClock
+from gaussline.worker.engine.isolated_process import IsolatedProcess
 from gaussline.worker.engine.observer import Observer
 from gaussline.worker.engine.worker import Worker, WorkerConfig
 from gaussline.worker.errors import BrokerError, BrokerUnavailable
 from gaussline.worker.settings import Settings
-from tests.faults import broken
+from gaussline.worker.vision.decode_pool import DecodePool
+from tests.faults import broken, isolated
 from tests.faults.frames import Kind, broken_png, pixels
 from tests.faults.judge import HarnessJudge
 
@@ -34,6 +37,8 @@ TIMEOUT_S: Final = 1.0
 CLAIM_AFTER_S: Final = 0.4
 SLOW_CLAIM_AFTER_S: Final = 0.8
 HEARTBEAT_S: Final = 0.1
+BAD_DECODER: Final = (sys.executable, "-m", "tests.vision.bad_decoder")
+"""The product's decoding process, whose codec can be broken by what an image says."""
 LATE_US: Final = 60_000_000
 
 
@@ -150,6 +155,7 @@ def judge(
     broken_as: str = "",
     batch_frames: int = 16,
     batch_s: float = 0.0,
+    codecs: bool = False,
     batch_wait_s: float = 0.002,
 ) -> None:
     """A worker process: the product's stages, heartbeat and clock around a judge without a network."""
@@ -157,7 +163,8 @@ def judge(
     watch = connect(url, timeout_s=TIMEOUT_S)
     clock = _until(lambda: RedisClock(lambda: time_us(watch)))
     make_intake, make_settler = broken.parts(broken_as) if broken_as else (Intake, Settler)
-    null = HarnessJudge(slow_batches or [], slow_s, batch_s)
+    pool = DecodePool(ImageLimits(), timeout_s=2, program=BAD_DECODER) if codecs else None
+    null = HarnessJudge(slow_batches or [], slow_s, batch_s, pool)
     worker: Worker[Any] = Worker(
         make_intake(
             connect(url, timeout_s=TIMEOUT_S),
@@ -182,8 +189,19 @@ def judge(
         ),
         now_us=clock,
         observer=Notes(notes),
+        isolated=IsolatedProcess(
+            lambda: {"batch_s": 0.0}, limits=MessageLimits(), now_us=clock, program=isolated.PROGRAM
+        )
+        if not broken_as
+        else None,
     )
-    heartbeat = Heartbeat(connect(url, timeout_s=TIMEOUT_S), line, name, period_s=HEARTBEAT_S)
+    heartbeat = Heartbeat(
+        connect(url, timeout_s=TIMEOUT_S),
+        line,
+        name,
+        period_s=HEARTBEAT_S,
+        on_loss=lambda error: notes.write(surprise=str(error)),
+    )
     _until(heartbeat.start)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     stopping = threading.Event()

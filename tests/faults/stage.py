@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import resource
 import shutil
 import signal
 import threading
@@ -16,7 +14,6 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from gaussline.worker.broker.client import connect, time_us
-from gaussline.worker.broker.embedded import EmbeddedRedis, find_server
 from gaussline.worker.broker.ledger import Ledger, read_ledger
 from gaussline.worker.broker.verdicts import Verdicts
 from gaussline.worker.contract.frame import frame_id
@@ -24,6 +21,7 @@ from gaussline.worker.contract.keys import Keys
 from gaussline.worker.errors import BrokerError, BrokerUnavailable
 from tests.faults.plan import LOAD_S, Plan
 from tests.faults.roles import SLOW_CLAIM_AFTER_S
+from tests.faults.server import Server
 from tests.faults.zygote import Process, Zygote
 from tests.support.proxy import Proxy
 
@@ -31,69 +29,6 @@ CHECKER: Final = "checker"
 """Name by which the checker subscribes."""
 SUBSCRIBER: Final = "mes"
 _TIMEOUT_S: Final = 2.0
-
-
-class Server:
-    """A Redis that can be killed, stopped and starved of disk, and started again from its append-only file."""
-
-    def __init__(self, folder: Path, appendfsync: Any = "always") -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A file that may not grow ends a process by a signal; where that is ignored, writes fail as on a full disk.
-        program = folder / "server"
-        program.write_text(f"#!/bin/sh\ntrap '' XFSZ\nexec {find_server()} \"$@\"\n", "utf-8")
-        program.chmod(0o700)
-        self.redis = EmbeddedRedis(
-            folder / "data",
-            server=str(program),
-            appendfsync=appendfsync,
-            options={"auto-aof-rewrite-min-size": "16mb"},
-        )
-        self.up = False
-        self.stopped = False
-
-    def start(self) -> None:
-        """Start it, where it is not running."""
-        if not self.up:
-            self.redis.start()
-            self.up = True
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.redis.kill()
-        self.up = self.stopped = False
-
-    def signal(self, number: int) -> int | None:
-        """Send it a signal; its process id, None where it does not run."""
-        if not self.up:
-            return None
-        os.kill(self.redis.pid, number)
-        self.stopped = number == signal.SIGSTOP
-        return self.redis.pid
-
-    def fill_disk(self, room: int) -> None:
-        """No file of it may grow beyond the append-only file's size and `room` bytes more."""
-        size = max((file.stat().st_size for file in (self.redis.folder / "appendonlydir").iterdir()), default=0)
-        resource.prlimit(self.redis.pid, resource.RLIMIT_FSIZE, (size + room, resource.RLIM_INFINITY))
-
-    def free_disk(self) -> None:
-        """Lift the limit, and start the server where it has ended for it."""
-        if self.up and _ended(self.redis.pid):
-            self.kill()  # which only puts it down
-        elif self.up:
-            resource.prlimit(self.redis.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        self.start()
-
-    def close(self) -> None:
-        """Stop it, whatever state it is in."""
-        if self.up:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.redis.pid, signal.SIGCONT)
-        self.redis.stop()
-
-
-def _ended(pid: int) -> bool:
-    """A child that has ended and was not waited for."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 class Collector:

@@ -47,3 +47,9 @@ def exif(orientation: int, order: str = "<") -> bytes:
     """An EXIF block that says an orientation and nothing else."""
     magic = b"II*\0" if order == "<" else b"MM\0*"
     return magic + struct.pack(f"{order}IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+
+
+def saying(word: bytes) -> bytes:
+    """A PNG with a word in a chunk that decoders skip."""
+    data = encoded(scene(), "png")
+    return data[:33] + png_chunk(b"teXt", word) + data[33:]

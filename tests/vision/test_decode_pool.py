@@ -17,16 +17,10 @@ from gaussline.worker.errors import ImageError
 from gaussline.worker.vision.decode import decode
 from gaussline.worker.vision.decode_pool import DecodePool
 from tests.support.waiting import eventually
-from tests.vision.images import encoded, exif, png_chunk, scene
+from tests.vision.images import encoded, exif, saying, scene
 
 LIMITS = ImageLimits()
 BROKEN = (sys.executable, "-m", "tests.vision.bad_decoder")
-
-
-def saying(word: bytes) -> bytes:
-    """A PNG with a word in a chunk that decoders skip."""
-    data = encoded(scene(), "png")
-    return data[:33] + png_chunk(b"teXt", word) + data[33:]
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ class Heartbeat:
         period_s: time between beats; three missed ones are a death.
         describe: what to tell of the worker (device, model versions), JSON-able.
         on_error: told of a beat that failed.
+        on_loss: told where Redis knows nothing of the beats before: it has lost the line's data.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Heartbeat:
         period_s: float = 1.0,
         describe: Callable[[], dict[str, Any]] = dict,
         on_error: Callable[[BrokerError], None] = lambda error: None,
+        on_loss: Callable[[BrokerError], None] = lambda error: None,
     ) -> None:
         self._client = client
         self._keys = Keys(line)
@@ -38,6 +40,8 @@ class Heartbeat:
         self._period_s = period_s
         self._describe = describe
         self._on_error = on_error
+        self._on_loss = on_loss
+        self._beaten = False
         self._beat = Script("beat")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -53,7 +57,17 @@ class Heartbeat:
     def beat(self) -> None:
         """One beat."""
         keys = [self._keys.worker(self._worker), self._keys.workers, self._keys.totals]
-        self._beat(self._client, keys, [int(3000 * self._period_s), self._worker, json.dumps(self._describe())])
+        args = [int(3000 * self._period_s), self._worker, json.dumps(self._describe())]
+        known = int(self._beat(self._client, keys, args)) == 1
+        if self._beaten and not known:
+            self._on_loss(
+                BrokerError(
+                    f"Redis has lost all data of line {self._keys.line} (FLUSHALL, or a start without its append-only "
+                    "file): frames that were admitted before and not judged are gone, and so are the models: publish "
+                    "and promote them again"
+                )
+            )
+        self._beaten = True
 
     def stop(self) -> None:
         """Stop, and be dead at once."""

@@ -181,7 +181,7 @@ def _serve(settings: Settings, connect_for_s: float) -> None:
             logger.warning("RANDOM WEIGHTS: every verdict means nothing", extra={"worker": name})
         say("ready", runtime=str(host.runtime))
         released = host.run()
-        log.tell_ended()
+        log.tell_ended(all_of_them=True)
         say("stopped", released_messages=released)
 
 

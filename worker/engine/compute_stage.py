@@ -20,6 +20,7 @@ from gaussline.worker.engine.judgement import Judge
 from gaussline.worker.engine.observer import Observer
 from gaussline.worker.engine.outlet import Outlet
 from gaussline.worker.engine.prepare import PreparedFrame, Refusal
+from gaussline.worker.errors import DeviceFull
 
 Image = TypeVar("Image")
 IDLE_S = 0.25
@@ -98,6 +99,8 @@ class ComputeStage(Generic[Image]):
                 if len(live) == len(batch):
                     return list(outcomes)
                 judged = {id(frame): outcome for frame, outcome in zip(live, outcomes, strict=True)}
+            except DeviceFull as error:
+                return self._halved(batch, error)
             except Exception as error:  # the loop decides: a fault of compute must cost one frame, not the worker
                 self._observer.surprise("compute", error)
                 if len(batch) > 1:
@@ -108,6 +111,15 @@ class ComputeStage(Generic[Image]):
             judged[id(frame)] if id(frame) in judged else Refusal(Reason.EXPIRED, expired, frame.source)
             for frame in batch
         ]
+
+    def _halved(self, batch: list[PreparedFrame[Image]], error: DeviceFull) -> list[object]:
+        """The device has no memory for so many frames: from now on batches are half as large, this one first."""
+        self._observer.trouble("compute", error)
+        if len(batch) == 1:
+            return [Refusal(Reason.INTERNAL, f"the device has no memory left for one frame: {error}", batch[0].source)]
+        half = len(batch) // 2
+        self._handover.shrink(half)
+        return [*self.judge(batch[:half]), *self.judge(batch[half:])]
 
 
 class _Turns:

@@ -54,6 +54,11 @@ class Handover(Generic[T]):
                 remaining = self._batcher.remaining_s(now)
                 self._changed.wait(end - now if remaining is None else min(remaining, end - now))
 
+    def shrink(self, max_items: int) -> None:
+        """No batch is larger than this from now on."""
+        with self._changed:
+            self._batcher.max_items = max(1, min(max_items, self._batcher.max_items))
+
     def close(self) -> None:
         """Nothing more will come: waiting batches are due at once."""
         with self._changed:

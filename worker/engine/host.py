@@ -20,24 +20,24 @@ from gaussline.worker.broker.kept_store import open_kept_store
 from gaussline.worker.broker.registry import Registry
 from gaussline.worker.broker.settle import SettleBounds, Settler
 from gaussline.worker.broker.verdicts import trim_verdicts
-from gaussline.worker.contract.limits import ImageLimits, MessageLimits
+from gaussline.worker.contract.limits import MessageLimits
 from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.trial import CANARY, SHADOW
 from gaussline.worker.engine.book import ModelBook, Page, first_model
 from gaussline.worker.engine.clock import RedisClock
 from gaussline.worker.engine.garbage import freeze_start_up
-from gaussline.worker.engine.judge import BackboneJudge
+from gaussline.worker.engine.isolated_main import about
+from gaussline.worker.engine.isolated_process import IsolatedProcess
 from gaussline.worker.engine.kept_outlet import KeptOutlet
+from gaussline.worker.engine.load import image_limits, load_judge
 from gaussline.worker.engine.maps import MapDesk
 from gaussline.worker.engine.observer import Observer
-from gaussline.worker.engine.recheck import weights_for
 from gaussline.worker.engine.worker import Worker, WorkerConfig
 from gaussline.worker.errors import BrokerError, GausslineError
 from gaussline.worker.settings import Settings
-from gaussline.worker.vision.backbones import load_for
-from gaussline.worker.vision.features import FeatureExtractor
-from gaussline.worker.vision.runtime import RuntimeChoice, choose_runtime, use_threads
-from gaussline.worker.vision.scorer import PreparedModel, Scorer
+from gaussline.worker.vision.decode_pool import DecodePool
+from gaussline.worker.vision.runtime import RuntimeChoice, use_threads
+from gaussline.worker.vision.scorer import PreparedModel
 
 KEPT_INDEX_BYTES = 64 * 2**20
 """Most bytes of kept frames' verdicts in Redis where the frames lie elsewhere: about 50,000 frames."""
@@ -83,6 +83,7 @@ class Host:
         self._book: ModelBook[PreparedModel] | None = None
         self._heartbeat: Heartbeat | None = None
         self._maps: MapDesk | None = None
+        self._pool: DecodePool | None = None
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         self.runtime: RuntimeChoice | None = None
         self.clock: RedisClock | None = None
@@ -128,32 +129,16 @@ class Host:
         Raises GausslineError: a wrong weights file, a device that is not there, Redis away.
         """
         settings = self.settings
-        backbone = load_for(model.spec, weights_for(model.spec, settings))
-        self.runtime = choose_runtime(
-            backbone,
-            device=settings.device,
-            memory_format=settings.memory_format,
-            compile=settings.compile,
-            batch_size=settings.batch_max_frames,
-            threads=settings.torch_threads,
-            lanes=settings.compute_lanes,
-        )
-        extractor = FeatureExtractor(backbone, self.runtime)
-        limits = ImageLimits(settings.image_max_bytes, settings.image_max_pixels, settings.image_max_side)
-        judge = BackboneJudge(
-            extractor,
-            Scorer(model.spec, self.runtime.device),
-            limits,
-            lambda: book.page,
-            write_features=settings.features != "off",
-            allow_random=settings.allow_random_weights,
-            maps=self._map_desk(),
-        )
-        book = ModelBook(self.client, settings.line, judge.prepare, self._observer)
-        book.refresh()
-        self._book = book
+        if settings.decode_isolation:
+            self._pool = DecodePool(
+                image_limits(settings), processes=settings.decode_threads, timeout_s=settings.decode_timeout_s
+            )
+        loaded = load_judge(settings, model, self.client, self._observer, pool=self._pool, map_desk=self._map_desk)
+        self.runtime = runtime = loaded.runtime
+        self._book = loaded.book
         self.clock = RedisClock(lambda: time_us(self.client))
         store = open_kept_store(settings)
+        limits = MessageLimits(settings.message_max_bytes, settings.message_max_frames)
         self._worker = Worker(
             # Each stage has its own connection: a blocking read of one must not hold up another's write.
             Intake(
@@ -164,25 +149,26 @@ class Host:
                 slow_claim_after_s=settings.slow_claim_after_s,
             ),
             Settler(self._connect(), settings.line, settle_bounds(settings)),
-            judge,
+            loaded.judge,
             WorkerConfig(
                 line=settings.line,
                 name=self.name,
-                batch_max_frames=self.runtime.batch_size,
+                batch_max_frames=runtime.batch_size,
                 batch_wait_s=settings.batch_wait_ms / 1000.0,
                 intake_bytes=settings.intake_bytes,
                 decode_threads=settings.decode_threads,
                 claim_every_s=min(1.0, settings.claim_after_s / 2),
                 drain_s=settings.drain_s,
                 keep_pass_share=settings.keep_pass_share,
-                message_limits=MessageLimits(settings.message_max_bytes, settings.message_max_frames),
+                message_limits=limits,
                 reservoir_share=settings.reservoir_share,
                 features_share=settings.features_share if settings.features == "sample" else 1.0,
-                lanes=self.runtime.lanes,
+                lanes=runtime.lanes,
             ),
             now_us=self.clock,
             observer=self._observer,
             kept=None if store is None else KeptOutlet(store, self._observer),
+            isolated=IsolatedProcess(lambda: about(settings, runtime), limits=limits, now_us=self.clock),
         )
         self._heartbeat = Heartbeat(
             self._connect(),
@@ -191,13 +177,13 @@ class Host:
             period_s=settings.heartbeat_s,
             describe=self.describe,
             on_error=lambda error: self._observer.trouble("heartbeat", error),
+            on_loss=lambda error: self._observer.surprise("heartbeat", error),
         )
 
-    def _map_desk(self) -> MapDesk | None:
+    def _map_desk(self, runtime: RuntimeChoice) -> MapDesk | None:
         """Where failed frames get their heat maps; a compiled backbone does not give its maps away."""
         settings = self.settings
-        assert self.runtime is not None
-        if settings.heat_maps == "off" or self.runtime.compiled:
+        if settings.heat_maps == "off" or runtime.compiled:
             return None
         ring = self._ring(self._connect())
         self._maps = MapDesk(
@@ -235,6 +221,8 @@ class Host:
             if self._maps is not None:
                 self._maps.stop()
             self._heartbeat.stop()
+            if self._pool is not None:
+                self._pool.close()
 
     # --- what it tells -----------------------------------------------------------------------------------------------
     def describe(self) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class IntakeStage(Generic[Image]):
     Args:
         decode_threads: messages that were taken together are prepared by so many threads, and handed on in their order.
         begin_thread: called once in each of these threads.
+        isolate: takes the messages over which a worker died; None judges them like all others.
         claim_every_s: period of looking for dead workers' messages, and of reconciling with the streams.
     """
 
@@ -49,6 +50,7 @@ class IntakeStage(Generic[Image]):
         claim_every_s: float,
         observer: Observer,
         stopping: threading.Event,
+        isolate: Callable[[Message], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._intake = intake
@@ -62,6 +64,7 @@ class IntakeStage(Generic[Image]):
         self._claim_every_s = claim_every_s
         self._observer = observer
         self._stopping = stopping
+        self._isolate = isolate
         self._monotonic = monotonic
         self._next_claim_s = 0.0
         self._pool: ThreadPoolExecutor | None = None
@@ -118,7 +121,7 @@ class IntakeStage(Generic[Image]):
         frame_count = sum(message.frame_count for message in messages)
         self._credit.spend(frame_count, sum(message.size_bytes for message in messages))
         begin = self._monotonic()
-        prepared = self._prepare(messages)
+        prepared = self._prepare([message for message in messages if not self._set_apart(message)])
         self._observer.prepared(frame_count, self._monotonic() - begin)
         self._open.add(work for work, _ in prepared)
         ready = [frame for _, frames in prepared for frame in frames]
@@ -129,6 +132,14 @@ class IntakeStage(Generic[Image]):
             self._outlet.put(Decided(whole=whole))
         if ready:
             self._handover.put(ready)
+
+    def _set_apart(self, message: Message) -> bool:
+        """Whether a message is judged in isolation: a worker died over it, and it is not given up yet."""
+        if self._isolate is None or not message.crashes or self._preparer.refuse_whole(message) is not None:
+            return False
+        self._open.add([MessageWork(message, [None] * message.frame_count, message.frame_count)])
+        self._isolate(message)
+        return True
 
     def _prepare(self, messages: Sequence[Message]) -> list[tuple[MessageWork[Image], list[PreparedFrame[Image]]]]:
         if self._pool is None or len(messages) == 1:

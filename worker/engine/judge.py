@@ -18,8 +18,9 @@ from gaussline.worker.engine.book import Entry, Page
 from gaussline.worker.engine.judgement import Judgement, Timing
 from gaussline.worker.engine.maps import MapDesk
 from gaussline.worker.engine.prepare import Refusal
-from gaussline.worker.errors import ModelError
+from gaussline.worker.errors import DeviceFull, ModelError
 from gaussline.worker.vision.decode import decode
+from gaussline.worker.vision.decode_pool import DecodePool
 from gaussline.worker.vision.features import FeatureExtractor, Maps
 from gaussline.worker.vision.preprocess import preprocess_one, stack
 from gaussline.worker.vision.runtime import device_name, use_threads
@@ -46,6 +47,7 @@ class BackboneJudge:
     write_features: bool = False
     allow_random: bool = False
     maps: MapDesk | None = None
+    pool: DecodePool | None = None
 
     def prepare(self, model: Model) -> PreparedModel:
         """Check a model against the backbone, move it to the device, warm it up. Raises ModelError."""
@@ -62,13 +64,28 @@ class BackboneJudge:
 
     def to_image(self, frame: Frame) -> torch.Tensor:
         """Decode and resize one frame. Raises ImageError."""
-        pixels = decode(frame.data, frame.encoding, self.limits, shape=frame.shape, dtype=frame.dtype)
-        return preprocess_one(pixels, self.extractor.spec.input_size)
+        size = self.extractor.spec.input_size
+        if self.pool is None or frame.encoding == "raw":  # no codec reads a raw array
+            pixels = decode(frame.data, frame.encoding, self.limits, shape=frame.shape, dtype=frame.dtype)
+            return preprocess_one(pixels, size)
+        with self.pool.decoded(frame.data, frame.encoding) as pixels:
+            return preprocess_one(pixels, size)
 
     def judge(
         self, images: Sequence[torch.Tensor], cameras: Sequence[str], identities: Sequence[str]
     ) -> tuple[Sequence[Judgement | Refusal], Timing]:
-        """Judge one batch under one page of the book."""
+        """Judge one batch under one page of the book. Raises DeviceFull where it is too large for the device."""
+        try:
+            return self._judge(images, cameras, identities)
+        except torch.OutOfMemoryError as error:
+            full = DeviceFull(str(error).partition("\n")[0][:200])
+        # Not inside the handler: the error holds the frames that hold the tensors.
+        torch.cuda.empty_cache()
+        raise full
+
+    def _judge(
+        self, images: Sequence[torch.Tensor], cameras: Sequence[str], identities: Sequence[str]
+    ) -> tuple[Sequence[Judgement | Refusal], Timing]:
         page = self.page()
         outcomes: list[Judgement | Refusal | None] = [None] * len(images)
         rows: dict[str, list[int]] = defaultdict(list)

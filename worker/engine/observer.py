@@ -17,6 +17,9 @@ class Observer:
     def redelivered(self, camera: str, messages: int, crashes: int) -> None:
         """Messages were claimed from another worker; `crashes` of them from a dead one."""
 
+    def isolated(self, frames: int, poisonous: int) -> None:
+        """A message over which a worker had died was judged alone; so many of its frames were to blame."""
+
     def prepared(self, frames: int, seconds: float) -> None:
         """Frames were parsed, decoded and resized; `seconds` of one thread."""
 

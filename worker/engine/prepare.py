@@ -6,8 +6,9 @@ what came from outside.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from gaussline.worker.broker.intake import Message
@@ -77,7 +78,8 @@ class Preparer(Generic[Image]):
     Args:
         to_image: makes a backbone input of one frame; raises ImageError.
         now_us: UTC now in microseconds, by Redis's clock.
-        max_deliveries: crashes of its workers after which a message counts as poison.
+        max_crashes: crashes of its workers after which a message counts as poison, all of it.
+        on_surprise: told of what `to_image` raised though it should not.
     """
 
     def __init__(
@@ -87,16 +89,33 @@ class Preparer(Generic[Image]):
         limits: MessageLimits,
         now_us: Callable[[], int],
         max_crashes: int = 3,
+        on_surprise: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         self._to_image = to_image
         self._limits = limits
         self._now_us = now_us
         self._max_crashes = max_crashes
+        self._on_surprise = on_surprise
 
     def prepare(self, message: Message) -> tuple[MessageWork[Image], list[PreparedFrame[Image]]]:
         """The message's work, with every refused frame decided already, and its prepared frames."""
+        work = self.parse(message)
+        prepared = []
+        now_us = self._now_us()
+        for offset in range(message.frame_count):
+            if work.outcomes[offset] is not None:
+                continue
+            outcome = self.prepare_frame(work, offset, now_us)
+            if isinstance(outcome, Refusal):
+                work.decide(offset, outcome)
+            else:
+                prepared.append(outcome)
+        return work, prepared
+
+    def parse(self, message: Message) -> MessageWork[Image]:
+        """The message's work; where the message as a whole is refused, every frame of it is decided already."""
         work: MessageWork[Image] = MessageWork(message, [None] * message.frame_count, message.frame_count)
-        refusal = self._refuse_whole(message)
+        refusal = self.refuse_whole(message)
         if refusal is None:
             try:
                 work.batch = self._parse(message)
@@ -106,21 +125,24 @@ class Preparer(Generic[Image]):
                 refusal = Refusal(Reason.TOO_LARGE, str(error))
             except ContractError as error:
                 refusal = Refusal(Reason.UNDECODABLE_MESSAGE, str(error))
-        if refusal is not None or work.batch is None:
+        if refusal is not None:
             for offset in range(message.frame_count):
                 work.decide(offset, refusal)
-            return work, []
-        prepared = []
-        now_us = self._now_us()
-        for offset, source in enumerate(work.batch.frames):
-            outcome = self._frame(work, offset, source, now_us)
-            if isinstance(outcome, Refusal):
-                work.decide(offset, outcome)
-            else:
-                prepared.append(outcome)
-        return work, prepared
+        return work
 
-    def _refuse_whole(self, message: Message) -> Refusal | None:
+    def adopt(self, message: Message, outcomes: Sequence[object], *, readable: bool) -> MessageWork[Image]:
+        """The work of a message that was decided elsewhere, with its frames where it is `readable`."""
+        work: MessageWork[Image] = MessageWork(message, [None] * message.frame_count, message.frame_count)
+        if readable:
+            with suppress(ContractError):
+                work.batch = self._parse(message)
+        for offset, outcome in enumerate(outcomes):
+            source = None if work.batch is None else work.batch.frames[offset]
+            work.decide(offset, replace(outcome, source=source) if isinstance(outcome, Refusal) else outcome)
+        return work
+
+    def refuse_whole(self, message: Message) -> Refusal | None:
+        """Why nothing of a message is looked at; None where it is."""
         if not message.admitted:
             return Refusal(Reason.UNADMITTED, f"entry {message.entry_id} came without admission")
         if message.payload is None:
@@ -140,9 +162,10 @@ class Preparer(Generic[Image]):
             )
         return batch
 
-    def _frame(
-        self, work: MessageWork[Image], offset: int, source: Frame | BadFrame, now_us: int
-    ) -> PreparedFrame[Image] | Refusal:
+    def prepare_frame(self, work: MessageWork[Image], offset: int, now_us: int) -> PreparedFrame[Image] | Refusal:
+        """One frame of a parsed message: prepared, or refused."""
+        assert work.batch is not None
+        source = work.batch.frames[offset]
         if isinstance(source, BadFrame):
             return Refusal(source.reason, source.detail, source)
         if source.deadline_us is not None and source.deadline_us <= now_us:
@@ -152,3 +175,6 @@ class Preparer(Generic[Image]):
             return PreparedFrame(work, offset, source, self._to_image(source))
         except ImageError as error:
             return Refusal(Reason(error.reason), error.detail, source)
+        except Exception as error:  # a fault of ours, or no memory left: it must cost one frame, not the worker
+            self._on_surprise(error)
+            return Refusal(Reason.INTERNAL, f"{type(error).__name__}: {str(error)[:200]}", source)

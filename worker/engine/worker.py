@@ -4,6 +4,8 @@
     compute  batch frames and judge them             (one thread a lane)
     settle   publish what is decided, whole messages (its thread)
 
+Beside them, messages over which a worker died are judged alone in a process of their own (isolation_stage.py).
+
 The stop order, and why. Intake stops first, so that nothing new is begun. Then the hand-over is closed, and the lanes
 finish what it holds: those frames are paid for. When the last lane has ended, settle publishes what is left. What is
 not decided when the drain time ends is released to the other workers, and does not count as a crash. The heartbeat
@@ -29,6 +31,7 @@ from gaussline.worker.engine.credit import Credit
 from gaussline.worker.engine.decided import Decided
 from gaussline.worker.engine.handover import Handover
 from gaussline.worker.engine.intake_stage import IntakeStage
+from gaussline.worker.engine.isolation_stage import Isolated, IsolationStage
 from gaussline.worker.engine.judgement import Judge
 from gaussline.worker.engine.kept_outlet import KeptOutlet
 from gaussline.worker.engine.observer import Observer
@@ -53,6 +56,7 @@ class WorkerConfig:
         drain_s: time to finish in after a stop.
         keep_pass_share, reservoir_share, features_share: see `Concluder`.
         lanes: batches that are judged side by side.
+        standby_after_s: see `IsolationStage`.
     """
 
     line: str
@@ -68,6 +72,7 @@ class WorkerConfig:
     reservoir_share: float = 0.0
     features_share: float = 1.0
     lanes: int = 1
+    standby_after_s: float = 10.0
 
 
 class Worker(Generic[Image]):
@@ -83,6 +88,7 @@ class Worker(Generic[Image]):
         now_us: Callable[[], int],
         observer: Observer | None = None,
         kept: KeptOutlet | None = None,
+        isolated: Isolated | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._broker_intake = intake
@@ -98,9 +104,29 @@ class Worker(Generic[Image]):
         )
         self._outlet: Outlet[Decided[Image]] = Outlet(monotonic)
         self._open = OpenMessages()
+        # A message that is judged in isolation can kill a worker only if that is killed from outside, again and again.
+        max_crashes = 3 if isolated is None else 10
+        preparer = Preparer(
+            judge.to_image,
+            limits=config.message_limits,
+            now_us=now_us,
+            max_crashes=max_crashes,
+            on_surprise=partial(observer.surprise, "prepare"),
+        )
+        self.isolation: IsolationStage | None = None
+        if isolated is not None:
+            self.isolation = IsolationStage(
+                isolated,
+                preparer,
+                self._outlet,
+                observer=observer,
+                stopping=self._stopping,
+                abandon=self._abandon,
+                standby_after_s=config.standby_after_s,
+            )
         self.intake: IntakeStage[Image] = IntakeStage(
             intake,
-            Preparer(judge.to_image, limits=config.message_limits, now_us=now_us),
+            preparer,
             self._handover,
             self._outlet,
             self._credit,
@@ -110,6 +136,7 @@ class Worker(Generic[Image]):
             claim_every_s=config.claim_every_s,
             observer=observer,
             stopping=self._stopping,
+            isolate=None if self.isolation is None else self.isolation.put,
             monotonic=monotonic,
         )
         self.compute: ComputeStage[Image] = ComputeStage(
@@ -152,6 +179,8 @@ class Worker(Generic[Image]):
         for lane in range(self._config.lanes):
             self._start("compute", partial(self.compute.run, lane), self._lane_ended, f"-{lane}")
         self._start("settle", self.settle.run, lambda: None)
+        if self.isolation is not None:
+            self._start("isolation", self.isolation.run, lambda: None)
 
     def stop(self) -> None:
         """Ask the worker to drain. Returns at once; safe in a signal handler."""

@@ -101,6 +101,9 @@ class LogObserver(Observer):
     def redelivered(self, camera: str, messages: int, crashes: int) -> None:
         self._say(logging.WARNING, "messages claimed", "", camera=camera, messages=messages, crashes=crashes)
 
+    def isolated(self, frames: int, poisonous: int) -> None:
+        self._say(logging.WARNING, "message judged in isolation", "", frames=frames, poisonous=poisonous)
+
     def lost_race(self, messages: int) -> None:
         self._say(logging.INFO, "settled by somebody else", "", messages=messages)
 
@@ -133,9 +136,9 @@ class LogObserver(Observer):
         if stage == "watch":
             self.tell_ended()
 
-    def tell_ended(self) -> None:
-        """Say how many lines were left out of every storm that is over."""
-        for kind, left_out in self._storm.ended():
+    def tell_ended(self, *, all_of_them: bool = False) -> None:
+        """Say how many lines were left out of every storm that is over, or of every one because the process ends."""
+        for kind, left_out in self._storm.ended(all_of_them=all_of_them):
             level, event, detail = kind
             self._write(level, event, {"of": detail, "left_out": left_out})
 

@@ -64,6 +64,10 @@ class Metrics(Observer):
         self._redelivered = counter(
             "redelivered_messages_total", "Messages claimed from other workers: dead ones, or slow ones.", "cause"
         )
+        self._isolated = counter(
+            "isolated_frames_total", "Frames judged alone, because a worker had died over their message."
+        ).labels(line)
+        self._poison = counter("poison_frames_total", "Isolated frames that killed their process.").labels(line)
         self._races = counter("lost_races_total", "Messages that somebody else had settled.").labels(line)
         self._troubles = counter("troubles_total", "Expected faults (Redis away, say), by stage.", "stage")
         self._surprises = counter("surprises_total", "Faults that nobody expected, by stage.", "stage")
@@ -96,6 +100,10 @@ class Metrics(Observer):
     def redelivered(self, camera: str, messages: int, crashes: int) -> None:
         self._redelivered.labels(self._line, "crash").inc(crashes)
         self._redelivered.labels(self._line, "slow").inc(messages - crashes)
+
+    def isolated(self, frames: int, poisonous: int) -> None:
+        self._isolated.inc(frames)
+        self._poison.inc(poisonous)
 
     def prepared(self, frames: int, seconds: float) -> None:
         self._stage["prepare"].observe(seconds)

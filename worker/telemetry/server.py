@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -19,6 +20,8 @@ from gaussline.worker.errors import SettingsError
 from gaussline.worker.telemetry.health import Health
 from gaussline.worker.telemetry.logs import LOGGER
 
+MAX_CLIENTS = 64
+"""Requests served at once; more are hung up on."""
 CLIENT_S = 5.0
 """Longest wait for a client that says nothing or does not read."""
 
@@ -113,8 +116,25 @@ class HealthServer:
 
 
 class _Server(ThreadingHTTPServer):
+    """Each request in a thread of its own, and no more threads than a bound: clients that say nothing cost one each."""
+
     daemon_threads = True
     request_queue_size = 64
+    _free = threading.BoundedSemaphore(MAX_CLIENTS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve it, or hang up where too many are served already."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Body of a request's thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
     def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
         if ":" in host:

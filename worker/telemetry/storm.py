@@ -46,11 +46,15 @@ class Storm(Generic[Kind]):
             self._kinds[kind] = _Kind(now_s)
             return 0 if known is None else known.left_out
 
-    def ended(self) -> list[tuple[Kind, int]]:
-        """Kinds whose period is over, with the lines that were left out of it, each told once; others are forgotten."""
+    def ended(self, *, all_of_them: bool = False) -> list[tuple[Kind, int]]:
+        """Kinds whose period is over (or all), with the lines left out of each, told once; others are forgotten."""
         now_s = self._monotonic()
         with self._lock:
-            over = {kind: known for kind, known in self._kinds.items() if now_s - known.since_s >= self._period_s}
+            over = {
+                kind: known
+                for kind, known in self._kinds.items()
+                if all_of_them or now_s - known.since_s >= self._period_s
+            }
             for kind in over:
                 del self._kinds[kind]
         return [(kind, known.left_out) for kind, known in over.items() if known.left_out]

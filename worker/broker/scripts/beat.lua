@@ -1,6 +1,7 @@
 -- One heartbeat: the key that dies with its worker, and what the worker says of itself.
 -- KEYS: heartbeat key, workers hash, totals hash
 -- ARGV: time to live in ms, worker, JSON description
+-- Returns: 1; 0 where no heartbeat was ever noted here
 --
 -- A command that only takes away goes first: it is allowed at a full maxmemory, and makes the writes after it allowed too.
 -- Without it full memory would make living workers look dead, and keep out the new ones that could empty it.
@@ -16,4 +17,4 @@ end
 redis.call('HSET', KEYS[3], 'beat_us', string.format('%.0f', now_us))
 redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
-return 1
+return last_us > 0 and 1 or 0

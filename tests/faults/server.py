@@ -1,0 +1,111 @@
+"""A Redis that can be killed, stopped and starved of disk, and started again from its append-only file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any, Final
+
+from gaussline.worker.broker.embedded import EmbeddedRedis, find_server
+
+UNSYNCED_S: Final = 1.0
+"""What a power cut may take, by Redis's own word: a second, and up to two where the disk is slow."""
+
+
+class Server:
+    """A Redis that can be killed, stopped and starved of disk, and started again from its append-only file.
+
+    With `appendfsync everysec` a kill is a power cut: what was written to the file in the last `UNSYNCED_S` is gone, as
+    if the system had not come to bring it to the disk. A process alone that is killed loses nothing of it.
+    """
+
+    def __init__(self, folder: Path, appendfsync: Any = "always") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A file that may not grow ends a process by a signal; where that is ignored, writes fail as on a full disk.
+        program = folder / "server"
+        program.write_text(f"#!/bin/sh\ntrap '' XFSZ\nexec {find_server()} \"$@\"\n", "utf-8")
+        program.chmod(0o700)
+        self.redis = EmbeddedRedis(
+            folder / "data",
+            server=str(program),
+            appendfsync=appendfsync,
+            options={"auto-aof-rewrite-min-size": "16mb"},
+        )
+        self.up = False
+        self.stopped = False
+        self._sizes: deque[tuple[float, Path, int]] = deque(maxlen=500)
+        self._ending = threading.Event()
+        if appendfsync == "everysec":
+            threading.Thread(target=self._watch_file, name="append-only file", daemon=True).start()
+
+    def _watch_file(self) -> None:
+        while not self._ending.wait(0.01):
+            with contextlib.suppress(OSError):
+                file = self._file()
+                if file is not None:
+                    self._sizes.append((time.monotonic(), file, file.stat().st_size))
+
+    def _file(self) -> Path | None:
+        """What is being appended to."""
+        files = (self.redis.folder / "appendonlydir").glob("*.incr.aof")
+        return max(files, key=lambda file: int(file.name.split(".")[-3]), default=None)
+
+    def _lose_what_was_not_synced(self) -> None:
+        end, now = self._file(), time.monotonic()
+        before = [size for at, file, size in self._sizes if file == end and at <= now - UNSYNCED_S]
+        if end is not None and before:
+            os.truncate(end, before[-1])
+        self._sizes.clear()
+
+    def start(self) -> None:
+        """Start it, where it is not running."""
+        if not self.up:
+            self.redis.start()
+            self.up = True
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.redis.kill()
+        self.up = self.stopped = False
+        if self.redis.appendfsync == "everysec":
+            self._lose_what_was_not_synced()
+
+    def signal(self, number: int) -> int | None:
+        """Send it a signal; its process id, None where it does not run."""
+        if not self.up:
+            return None
+        os.kill(self.redis.pid, number)
+        self.stopped = number == signal.SIGSTOP
+        return self.redis.pid
+
+    def fill_disk(self, room: int) -> None:
+        """No file of it may grow beyond the append-only file's size and `room` bytes more."""
+        size = max((file.stat().st_size for file in (self.redis.folder / "appendonlydir").iterdir()), default=0)
+        resource.prlimit(self.redis.pid, resource.RLIMIT_FSIZE, (size + room, resource.RLIM_INFINITY))
+
+    def free_disk(self) -> None:
+        """Lift the limit, and start the server where it has ended for it."""
+        if self.up and _ended(self.redis.pid):
+            self.kill()  # which only puts it down
+        elif self.up:
+            resource.prlimit(self.redis.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        self.start()
+
+    def close(self) -> None:
+        """Stop it, whatever state it is in."""
+        self._ending.set()
+        if self.up:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.redis.pid, signal.SIGCONT)
+        self.redis.stop()
+
+
+def _ended(pid: int) -> bool:
+    """A child that has ended and was not waited for."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
