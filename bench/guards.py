@@ -1,8 +1,15 @@
-"""What the guards cost: this worker with and without them, in turns: python -m bench.guards --help.
+"""What the guards cost, this worker with and without them in turns: make bench-guards; python -m bench.guards --help.
 
-Without: images are decoded in the worker itself, nothing is claimed, audited or reconciled, no heart beats, and
-settling acknowledges, deletes, publishes and counts what it is told, in one script, but looks at nothing first. Such
-a worker loses and doubles frames, and dies of a codec; it is here to be measured.
+Three workers, otherwise alike:
+
+    with        as the product runs
+    in-process  the same, but images are decoded in the worker itself (GAUSSLINE_DECODE_ISOLATION=false)
+    without     images are decoded in the worker itself, no isolated process stands by, nothing is claimed, audited or
+                reconciled, no heart beats, and settling acknowledges, deletes, publishes and counts what it is told,
+                in one script, but looks at nothing first
+
+The last one loses and doubles frames, and dies of a codec; it is here to be measured. The guards of admission are on
+for all three: the backlog is pushed before the time is taken.
 """
 
 from __future__ import annotations
@@ -10,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,6 +38,8 @@ from gaussline.worker.contract.frame import Frame
 from gaussline.worker.contract.keys import Keys
 from gaussline.worker.contract.limits import ImageLimits, MessageLimits
 from gaussline.worker.engine.clock import RedisClock
+from gaussline.worker.engine.garbage import freeze_start_up
+from gaussline.worker.engine.isolated_process import IsolatedProcess
 from gaussline.worker.engine.worker import Worker, WorkerConfig
 from gaussline.worker.vision.backbones import load_backbone
 from gaussline.worker.vision.decode_pool import DecodePool
@@ -38,6 +48,7 @@ from gaussline.worker.vision.weights import WeightsSource
 
 BOUND: Final = 0.95
 DECODERS: Final = 2
+WITH, IN_PROCESS, WITHOUT = "with", "in-process", "without"
 _UNGUARDED: Final = """
 local prefix, answers = ARGV[1], {}
 local now = redis.call('TIME')
@@ -91,14 +102,21 @@ def serve(
     told: Any,
     wait_s: float,
     *,
-    guarded: bool,
+    arm: str,
 ) -> None:
     """Body of a worker process; see `bench.line.worker_main`."""
     client = connect(url)
     judge, batch, lanes = make(client)
-    make_intake, make_settler = (Intake, Settler) if guarded else (UnguardedIntake, UnguardedSettler)
-    if guarded and hasattr(judge, "pool"):
+    guarded = arm != WITHOUT
+    if arm == WITH and hasattr(judge, "pool"):
         judge.pool = DecodePool(ImageLimits(), processes=DECODERS)
+    make_intake, make_settler = (Intake, Settler) if guarded else (UnguardedIntake, UnguardedSettler)
+    clock = RedisClock(lambda: time_us(client))
+    isolated = IsolatedProcess(dict, limits=MessageLimits(), now_us=clock) if guarded else None
+    if isolated is not None:
+        isolated.prepare()
+        assert isolated.pid is not None
+        _idle(isolated.pid)
     worker: Worker[Any] = Worker(
         make_intake(connect(url), LINE, name),
         make_settler(connect(url), LINE),
@@ -116,11 +134,13 @@ def serve(
             message_limits=MessageLimits(),
             lanes=lanes,
         ),
-        now_us=RedisClock(lambda: time_us(client)),
+        now_us=clock,
+        isolated=isolated,
     )
     heartbeat = Heartbeat(connect(url), LINE, name) if guarded else None
     if heartbeat is not None:
         heartbeat.start()
+    freeze_start_up()
     before = Usage.now()
     worker.start()
     ready.set()
@@ -133,19 +153,33 @@ def serve(
     client.set("bench:usage", f"{after.cpu_s - before.cpu_s} {after.peak_bytes}")
 
 
+def _idle(pid: int) -> None:
+    """Wait until a process that stands by has imported what it needs: a cost of the start, not of frames."""
+    used = -1
+    while True:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        now = int(fields[11]) + int(fields[12])
+        if now == used and fields[0] == "S":
+            return
+        used = now
+        time.sleep(0.5)
+
+
 def main() -> None:
-    """Run both in turns and print medians."""
-    parser = argparse.ArgumentParser(prog="python -m bench.guards", description=__doc__.splitlines()[0])
+    """Run the three in turns and print medians."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.guards", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--weights", help="state-dict file; none takes seeded random weights: as good for speed")
     parser.add_argument("--mode", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--frames", type=int, default=1000)
-    parser.add_argument("--null-frames", type=int, default=16_000)
+    parser.add_argument("--frames", type=int, default=600, help="frames of a run with a backbone; default 600")
+    parser.add_argument("--null-frames", type=int, default=16_000, help="frames of a run without; default 16000")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--fsync", default="always", choices=["always", "everysec", "no"])
     parser.add_argument("--output", type=Path, default=Path(".build/bench/guards.json"))
     options = parser.parse_args()
-    console = Console(width=110)
+    console = Console(width=118)
     source = WeightsSource.parse(options.weights) if options.weights else WeightsSource(random_seed=SEED)
     runtime = choose_runtime(load_backbone(options.backbone, source, numeric_mode=options.mode), device="cpu")
     setup = Setup(options.backbone, options.weights, options.mode, runtime)
@@ -155,26 +189,33 @@ def main() -> None:
     raw = [Frame(g.tobytes(), "raw", 1_700_000_000_000_000, shape=(224, 224), dtype="uint8") for g in grey]
     rates: dict[str, list[float]] = {}
     console.print(f"{machine()}; appendfsync {options.fsync}; {options.backbone}, {options.mode}: {runtime}")
+    arms = [WITH, IN_PROCESS, WITHOUT]
     for number in range(options.rounds):
-        for guarded in (True, False) if number % 2 == 0 else (False, True):
-            body = partial(serve, guarded=guarded)
-            word = "with" if guarded else "without"
+        for arm in arms[number % 3 :] + arms[: number % 3]:
+            body = partial(serve, arm=arm)
             rate, _, _ = run_worker(options.fsync, partial(make_judge, setup), artefact, frames, main=body)
-            rates.setdefault(f"{options.backbone} {word}", []).append(rate)
-            null, _, _ = run_worker(options.fsync, make_null, None, raw, total=options.null_frames, main=body)
-            rates.setdefault(f"null {word}", []).append(null)
-            console.print(f"round {number + 1}: {word} guards {rate:.1f} frames/s, null backbone {null:.0f} frames/s")
+            rates.setdefault(f"{options.backbone}, {arm}", []).append(rate)
+            told = f"round {number + 1}: {arm:10} {rate:8.1f} frames/s"
+            if arm != IN_PROCESS:  # raw arrays meet no codec
+                null, _, _ = run_worker(options.fsync, make_null, None, raw, total=options.null_frames, main=body)
+                rates.setdefault(f"null backbone, {arm}", []).append(null)
+                told += f", null backbone {null:.0f}"
+            console.print(told, highlight=False)
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    ratio = medians[f"{options.backbone} with"] / medians[f"{options.backbone} without"]
+    ratios = {
+        f"{options.backbone}, guards": medians[f"{options.backbone}, with"] / medians[f"{options.backbone}, without"],
+        f"{options.backbone}, decoding processes alone": medians[f"{options.backbone}, with"]
+        / medians[f"{options.backbone}, in-process"],
+        "null backbone, guards": medians["null backbone, with"] / medians["null backbone, without"],
+    }
     for name, value in medians.items():
-        console.print(f"{name:28} {value:8.1f} frames/s, median of {options.rounds}")
-    console.print(f"with / without: {ratio:.3f} (at least {BOUND}); null backbone: {_null(medians):.3f}")
+        console.print(f"{name:48} {value:8.1f} frames/s, median of {options.rounds}", highlight=False)
+    for name, value in ratios.items():
+        console.print(f"{name:48} with / without {value:.3f}", highlight=False)
+    console.print(f"asked for with a backbone: at least {BOUND}", highlight=False)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps({"machine": machine(), "rates": rates, "ratio": ratio}, indent=2) + "\n")
-
-
-def _null(medians: dict[str, float]) -> float:
-    return medians["null with"] / medians["null without"]
+    told_all = {"machine": machine(), "rates": rates, "medians": medians, "ratios": ratios}
+    options.output.write_text(json.dumps(told_all, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -57,6 +57,11 @@ class IsolatedProcess:
         self._loaded = False
         self.deaths = 0
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return None if self._process is None else self._process.pid
+
     def judge(self, message: Message) -> tuple[list[Judgement | Refusal], bool]:
         """One outcome a frame, `poison` for those it died over; and whether it could read the message.
 
