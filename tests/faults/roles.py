@@ -157,6 +157,7 @@ def judge(
     batch_s: float = 0.0,
     codecs: bool = False,
     batch_wait_s: float = 0.002,
+    standby_after_s: float = 10.0,
 ) -> None:
     """A worker process: the product's stages, heartbeat and clock around a judge without a network."""
     notes = Journal(journal)
@@ -186,6 +187,7 @@ def judge(
             drain_s=5.0,
             keep_pass_share=0.05,
             message_limits=MessageLimits(),
+            standby_after_s=standby_after_s,
         ),
         now_us=clock,
         observer=Notes(notes),

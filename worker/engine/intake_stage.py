@@ -142,7 +142,7 @@ class IntakeStage(Generic[Image]):
         return True
 
     def _prepare(self, messages: Sequence[Message]) -> list[tuple[MessageWork[Image], list[PreparedFrame[Image]]]]:
-        if self._pool is None or len(messages) == 1:
+        if self._pool is None or len(messages) <= 1:
             return self._prepare_all(messages)
         share = -(-len(messages) // self._decode_threads)
         chunks = [messages[start : start + share] for start in range(0, len(messages), share)]
