@@ -78,6 +78,7 @@ bench-heatmaps: environment ## What heat maps cost the verdict path, at 5 % fail
 .PHONY: bench-swap
 bench-swap: environment ## A promotion a second under load, and what feature events and a shadow cost
 	@$(BIN)/python -m bench.swap $(if $(BACKBONE),--backbone '$(BACKBONE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
+	  $(ARGS)
 
 .PHONY: bench-guards
 bench-guards: environment ## What the guards against loss, doubling and poison cost, in one run with and without

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from gaussline.worker.broker.client import connect
+from gaussline.worker.broker.client import open_redis
 from gaussline.worker.broker.registry import Registry
 from gaussline.worker.engine.book import first_model
 from gaussline.worker.engine.isolated import serve
@@ -30,7 +30,7 @@ def about(settings: Settings, runtime: RuntimeChoice) -> dict[str, Any]:
 def make_judge(told: dict[str, Any]) -> BackboneJudge:
     """The judge of the models that are promoted now. Images are decoded here: a crash is meant to end this process."""
     settings = Settings.load({}, **told["settings"])
-    client = connect(settings.redis_url.get_secret_value(), timeout_s=settings.redis_timeout_s)
+    client = open_redis(settings)
     found = first_model(Registry(client, settings.line))
     if found is None:
         raise NotFound("no model is promoted")
