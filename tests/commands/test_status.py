@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from gaussline.worker.broker.embedded import EmbeddedRedis
+from gaussline.worker.contract.artefact import Artefact
+from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.verdict import Decision
 from tests.broker.way import Way
 from tests.commands.published import publish
 from tests.support.cli import Cli
 
+POINTER = json.dumps({"version": 1, "digest": "0" * 64, "revision": 1, "moved_at": "2026", "by": "ada"})
 
-def test_a_line_on_one_screen(cli: Cli, way: Way) -> None:
+
+@pytest.fixture
+def other_weights(artefact: Artefact, tmp_path: Path) -> Path:
+    """A version that was fitted with other weights."""
+    model = Model.from_artefact(artefact)
+    spec = dataclasses.replace(model.spec, weights_digest="1" * 64)
+    made = Model(spec, model.gaussians, model.combination, model.working_point, model.moments, model.info)
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(made.to_artefact().data)
+    return path
+
+
+def test_a_line_on_one_screen(cli: Cli, way: Way, tmp_path: Path) -> None:
     publish(way, Decision.PASS, Decision.FAIL, Decision.NOT_JUDGED, Decision.PASS)
     way.admit("cam2")
     way.client.hset(
@@ -29,11 +45,37 @@ def test_a_line_on_one_screen(cli: Cli, way: Way) -> None:
     (worker,) = shown["workers"]
     assert (worker["name"], worker["alive"], worker["models"]) == ("w9", False, {"default": 3})
     assert [verdict["id"] for verdict in shown["last_failed"]] == ["cam1:1:1"]
+    say = {"at_us": 1, "alarm": "image", "test": "image:exposure", "text": "lighting changed on camera cam1"}
+    way.client.hset(way.keys.learner("m"), "token", 1)
+    way.client.hset(way.keys.pointers, "m/stable", POINTER)
+    way.client.xadd(way.keys.drift("m"), {"kind": "alarm", "camera": "cam1", "json": json.dumps(say)})
+    (learner,) = json.loads(cli("status", "--once", "--json").stdout)["learners"]
+    assert (learner["model"], learner["running"], learner["alarms"][0]["test"]) == ("m", False, "image:exposure")
     text = cli("status", "--once").stdout
+    for word in ("no learner", "lighting changed on camera cam1"):
+        assert word in text
     for word in ("cam1", "cam2", "0 workers", "ledger balances", "dead", "refuses x", "cam1:1:1", "P-1"):
         assert word in text
+    cli("status", "--svg", str(tmp_path / "status.svg"), "--every", "0.2")
+    picture = (tmp_path / "status.svg").read_text("utf-8")
+    assert picture.startswith("<svg")
+    assert "cam2" in picture
     way.client.hincrby(way.keys.camera("cam1"), "admitted", 2)
     assert "DOES NOT BALANCE" in cli("status", "--once", code=5).stdout
+
+
+def test_doctor_compares_the_weights_with_those_of_the_promoted_versions(
+    cli: Cli, model_file: Path, other_weights: Path
+) -> None:
+    for number, file in enumerate((model_file, other_weights), 1):
+        cli("models", "import", str(file))
+        cli("models", "promote", "default", str(number))
+        found = json.loads(cli("doctor", "--json", code=number - 1, GAUSSLINE_ALLOW_RANDOM_WEIGHTS="true").stdout)
+        (weights,) = [each for each in found if each["what"] == "weights of default"]
+        assert weights["level"] == ("warning", "fault")[number - 1]
+        assert ("RANDOM" in weights["found"], "GAUSSLINE_WEIGHTS" in weights["advice"]) == (number == 1, number == 2)
+    (access,) = [each for each in found if each["what"] == "access"]
+    assert "default" in access["found"]
 
 
 def findings(cli: Cli, *words: str, code: int = 0) -> dict[str, tuple[str, str]]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import compose_spec
 import pytest
 import typer
 import yaml
@@ -15,12 +19,12 @@ from gaussline.worker.commands.exporter import PORT
 from gaussline.worker.commands.main import COMMANDS, app
 from gaussline.worker.settings import PREFIX, Settings
 from tests.support.repository import ROOT
+from tests.support.tools import tool
 
 DEPLOY = ROOT / "deploy"
 VARIABLE = re.compile(rf"\b{PREFIX}[A-Z_]+\b")
 KNOWN = {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + "CONFIG"}
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
-UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 DOCKERFILES = sorted((DEPLOY / "docker").glob("*.Dockerfile"))
 
 
@@ -75,39 +79,44 @@ def test_redis_keeps_frames_and_evicts_none() -> None:
 def test_prometheus_asks_the_ports_that_are_served() -> None:
     jobs = yaml.safe_load((DEPLOY / "prometheus" / "compose.yaml").read_text("utf-8"))["scrape_configs"]
     asked = {part["names"][0]: part["port"] for job in jobs for part in job["dns_sd_configs"]}
-    assert asked == {"worker": Settings.model_fields["http_port"].default, "exporter": PORT}
+    served = {"worker": Settings.model_fields["http_port"].default, "exporter": PORT}
+    for name in ("learner", "judge", "camera"):
+        command = COMPOSE["services"][name]["command"]
+        served[name] = int(command[command.index("--http-port") + 1])
+    assert asked == served
+
+
+@pytest.mark.parametrize("service", [name for name, each in COMPOSE["services"].items() if "build" in each])
+def test_health_is_asked_where_it_is_served(service: str) -> None:
+    own = COMPOSE["services"][service]
+    dockerfile = (DEPLOY / "docker" / Path(own["build"]["dockerfile"]).name).read_text("utf-8")
+    asked = str(own.get("healthcheck", dockerfile.partition("HEALTHCHECK")[2]))
+    command = own["command"]
+    default = PORT if command[0] == "exporter" else Settings.model_fields["http_port"].default
+    port = int(command[command.index("--http-port") + 1]) if "--http-port" in command else default
+    assert f"http://127.0.0.1:{port}/healthz" in asked
 
 
 def test_stopping_takes_longer_than_draining() -> None:
     drain_s = Settings.model_fields["drain_s"].default
     assert int(COMPOSE["services"]["worker"]["stop_grace_period"].removesuffix("s")) > drain_s
-    unit = (DEPLOY / "systemd" / "gaussline-worker@.service").read_text("utf-8")
-    found = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
-    assert found is not None
-    assert int(found[1]) > drain_s
-
-
-@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
-def test_units_call_what_is_there_and_give_little_away(unit: Path) -> None:
-    text = unit.read_text("utf-8")
-    calls = re.findall(r"^ExecStart(?:Pre)?=/opt/gaussline/bin/gaussline (.*)$", text, re.MULTILINE)
-    assert calls
-    for call in calls:
-        check_command(call.split())
-    for line in ("User=gaussline", "NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet="):
-        assert f"\n{line}\n" in text
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_images_are_pinned_built_in_stages_and_run_as_nobody(path: Path) -> None:
     text = path.read_text("utf-8")
     stages = re.findall(r"^FROM (\S+)(?: AS (\w+))?$", text, re.MULTILINE)
-    assert len(stages) == 2
-    assert all(re.search(r":\d+\.\d+\.\d+-", image) for image, _ in stages)
+    named = {name for _, name in stages if name}
+    assert named == {"build", "inventory", "sbom"}
+    assert all(image in {"build", "scratch"} or re.search(r":\d+\.\d+\.\d+-", image) for image, _ in stages)
     last = text.rsplit("\nFROM ", 1)[1]
     assert re.search(r"^USER 10001$", last, re.MULTILINE)
     assert "pip install" not in last
     assert "--build-arg" not in last
+    assert f'org.opencontainers.image.version="{version("gaussline")}"' in last
+    assert "sbom.json" in last
+    assert "\nHEALTHCHECK " in last
+    assert not re.search(r"(?i)password|secret|token", text)
     copied = re.findall(r"^COPY (?!--from)(.*)$", text, re.MULTILINE)
     ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     for line in copied:
@@ -116,6 +125,25 @@ def test_images_are_pinned_built_in_stages_and_run_as_nobody(path: Path) -> None
             assert f"!{source}" in ignored
     command = last.rsplit("\nCMD [", 1)[1].split("]")[0]
     check_command([word.strip(' "') for word in command.split(",")])
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_hadolint_finds_nothing(path: Path) -> None:
+    done = subprocess.run(
+        [tool("hadolint"), "--failure-threshold", "style", str(path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_compose_is_valid_by_its_specification() -> None:
+    compose_spec.PyCompose.from_json(json.dumps(COMPOSE)).validate()
+    for name, value in (("read_onlyy", True), ("restart", "sometimes"), ("ports", "a")):
+        spoilt = json.loads(json.dumps(COMPOSE))
+        spoilt["services"]["worker"][name] = value
+        with pytest.raises(ValueError, match=r"."):
+            compose_spec.PyCompose.from_json(json.dumps(spoilt))
+    for service in COMPOSE["services"].values():
+        assert set(service.get("depends_on", {})) <= set(COMPOSE["services"])
 
 
 def test_the_producers_image_has_no_torch() -> None:

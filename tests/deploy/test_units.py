@@ -20,7 +20,7 @@ from tests.support.skips import needs_program, program
 
 SCORE = 20
 """Most exposure of a unit, in tenths, as `systemd-analyze security` counts it; docs/operations.md states the scores."""
-SHIPPED = sorted((DEPLOY / "systemd").glob("*.service"))
+SHIPPED = [DEPLOY / "systemd" / name for name in templates(Site())]
 PLACE = PurePosixPath("/etc/systemd/system")
 
 

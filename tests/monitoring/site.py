@@ -16,11 +16,14 @@ import yaml
 from gaussline.worker.broker.embedded import EmbeddedRedis
 from tests.commands.workers import WorkerProcess, start_worker
 from tests.support.cli import Cli
+from tests.support.forked import ForkedCommand
 from tests.support.repository import ROOT
 from tests.support.skips import program
 from tests.support.waiting import eventually
 
 SCRAPE_S = 1
+JOBS = ("worker", "exporter", "learner", "judge", "producer", "bridge")
+"""Who is scraped, in the order of the shipped configuration."""
 
 
 def free_port() -> int:
@@ -33,10 +36,12 @@ def free_port() -> int:
 class Site:
     """One line and what watches it; close it when done."""
 
-    def __init__(self, server: EmbeddedRedis, folder: Path) -> None:
+    def __init__(self, server: EmbeddedRedis, folder: Path, scrape_s: int | None = SCRAPE_S) -> None:
+        """`scrape_s`: how often is scraped and ruled; None as shipped."""
         self.cli = Cli(server.url, "line1")
-        self.ports = {"worker": free_port(), "exporter": free_port(), "prometheus": free_port()}
+        self.ports = {name: free_port() for name in (*JOBS, "prometheus")}
         self._folder = folder
+        self._scrape_s = scrape_s
         self._started: list[subprocess.Popen[str]] = []
         self._exporter()
         self._prometheus()
@@ -47,6 +52,12 @@ class Site:
         port = {"GAUSSLINE_HTTP_PORT": str(self.ports["worker"]), "GAUSSLINE_WORKER_NAME": "w1"}
         return start_worker(self.cli, **port | settings)  # type: ignore[arg-type]
 
+    def learner(self, **settings: str) -> ForkedCommand:
+        """Start the learner that Prometheus scrapes."""
+        process = self.cli.fork("learn", "default", "--http-port", str(self.ports["learner"]), **settings)
+        threading.Thread(target=lambda: list(process.stderr or ()), daemon=True).start()
+        return process
+
     def _exporter(self) -> None:
         process = self.cli.start("exporter", "--http-port", str(self.ports["exporter"]))
         threading.Thread(target=lambda: list(process.stderr or ()), daemon=True).start()
@@ -56,10 +67,11 @@ class Site:
     def _prometheus(self) -> None:
         shipped = ROOT / "deploy" / "prometheus"
         config = yaml.safe_load((shipped / "prometheus.yaml").read_text("utf-8"))
-        config["global"] = {"scrape_interval": f"{SCRAPE_S}s", "evaluation_interval": f"{SCRAPE_S}s"}
+        if self._scrape_s is not None:
+            config["global"] = dict.fromkeys(("scrape_interval", "evaluation_interval"), f"{self._scrape_s}s")
         config["rule_files"] = [str(shipped / name) for name in config["rule_files"]]
-        for job, port in zip(config["scrape_configs"], ("worker", "exporter"), strict=True):
-            job["static_configs"] = [{"targets": [f"127.0.0.1:{self.ports[port]}"]}]
+        for job, name in zip(config["scrape_configs"], JOBS, strict=True):
+            job["static_configs"] = [{"targets": [f"127.0.0.1:{self.ports[name]}"]}]
         file = self._folder / "prometheus.yaml"
         file.write_text(yaml.safe_dump(config), "utf-8")
         words = [

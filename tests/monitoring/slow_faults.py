@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from gaussline.worker.broker.admission import Admission, Request
 from gaussline.worker.broker.client import connect
+from gaussline.worker.broker.embedded import EmbeddedRedis
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.contract.frame import Frame, encode_batch
+from gaussline.worker.contract.keys import Keys
 from gaussline.worker.contract.model import Model
 from gaussline.worker.gaussian.calibration import Method, WorkingPoint
 from tests.monitoring.site import Site
@@ -73,3 +78,91 @@ def test_slow_faults_are_seen_and_end(site: Site, parts: Path, artefact: Artefac
     site.ends("GausslineDeadLetters", 400.0)
     site.ends("GausslineLatency", 400.0)
     client.close()
+
+
+def dark(parts: Path, folder: Path) -> Path:
+    """The good parts under a lamp that gives two thirds of its light."""
+    folder.mkdir()
+    for path in sorted((parts / "good").glob("*.png")):
+        with Image.open(path) as picture:
+            picture.point(lambda value: value * 2 // 3).save(folder / path.name)
+    return folder
+
+
+def test_a_learner_that_died_and_a_lamp_that_fades_are_seen_and_end(site: Site, parts: Path, tmp_path: Path) -> None:
+    site.worker(GAUSSLINE_FEATURES="all")
+    quick = {"GAUSSLINE_LEARN_BLOCK": "50", "GAUSSLINE_LEARN_QUARANTINE_S": "0", "GAUSSLINE_LEARN_CHECKPOINT_S": "5"}
+    learner = site.learner(**quick)
+
+    def stream(folder: Path) -> Callable[[], None]:
+        """Send a folder at 15 frames a second; what ends it."""
+        words = ("produce", str(folder), "--camera", "cam1", "--rate", "15", "--loop", "--quiet")
+        process = site.cli.start(*words)
+
+        def end() -> None:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30.0) == 0
+
+        return end
+
+    end = stream(parts / "good")
+    eventually(lambda: site.query("gaussline_line_learner_running == 1"), within_s=60.0, what="the learner")
+    learner.send_signal(signal.SIGKILL)
+    site.fires("GausslineLearnerStalled", 60.0 + SEEN_WITHIN_S)
+    site.learner(**quick)
+    site.ends("GausslineLearnerStalled", 60.0)
+    # What is usual: more frames than the reference needs.
+    eventually(lambda: site.query("sum(gaussline_line_verdicts_total) > 1300"), within_s=180.0, what="a reference")
+    assert not site.firing() & {"GausslineImageDrift", "GausslineFeatureDrift"}
+    end()
+    end = stream(dark(parts, tmp_path / "dark"))
+    site.fires("GausslineImageDrift", 150.0)
+    site.fires("GausslineFeatureDrift", 150.0)
+    end()
+    end = stream(parts / "good")
+    before = site.query("sum(gaussline_line_verdicts_total)")[0]["value"][1]
+    eventually(
+        lambda: site.query(f"sum(gaussline_line_verdicts_total) > {int(before) + 250}"),
+        within_s=60.0,
+        what="good parts",
+    )
+    site.cli("drift", "release", "--camera", "cam1", "--note", "the lamp was changed", "--by", "ada")
+    site.ends("GausslineImageDrift", 60.0)
+    site.ends("GausslineFeatureDrift", 60.0)
+    end()
+
+
+def test_from_a_fault_to_its_alert_with_the_intervals_as_shipped(parts: Path, model_file: Path, tmp_path: Path) -> None:
+    limits_s = {
+        "GausslineNoWorker": 60.0,
+        "GausslineBacklogAge": 30.0,
+        "GausslineLedgerImbalance": 60.0,
+        "GausslineCameraSilent": 60.0,
+    }
+    with EmbeddedRedis() as server:
+        site = Site(server, tmp_path, scrape_s=None)
+        client = connect(site.cli.url)
+        site.cli("models", "import", str(model_file))
+        site.cli("models", "promote", "default", "1")
+        worker = site.worker()
+        send(site.cli, parts)
+        eventually(lambda: site.query("sum(gaussline_line_verdicts_total) >= 40"), within_s=30.0, what="verdicts")
+        took: dict[str, float] = {}
+        began = dict.fromkeys(limits_s, time.monotonic())
+        client.hincrby(Keys(site.cli.line).camera("cam1"), "admitted", 3)
+        began["GausslineNoWorker"] = time.monotonic()
+        worker.process.send_signal(signal.SIGKILL)
+        send(site.cli, parts, camera="cam2")
+        began["GausslineBacklogAge"] = began["GausslineCameraSilent"] = time.monotonic()
+
+        def all_seen() -> bool:
+            for alert in site.firing() & (limits_s.keys() - took.keys()):
+                took[alert] = time.monotonic() - began[alert]
+            return len(took) == len(limits_s)
+
+        eventually(all_seen, within_s=90.0, what=f"{sorted(limits_s)}")
+        print({alert: round(seconds, 1) for alert, seconds in sorted(took.items())})
+        for alert, seconds in took.items():
+            assert seconds <= limits_s[alert], f"{alert} came after {seconds:.1f} s"
+        client.close()
+        site.close()

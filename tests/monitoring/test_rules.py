@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from gaussline.worker.commands.exporter import PORT
+from gaussline.worker.commands.units import BRIDGE_PORT, CAMERA_PORT, JUDGE_PORT, LEARNER_PORT
 from gaussline.worker.settings import Settings
 from gaussline.worker.telemetry import catalogue as metrics
 from tests.support.repository import ROOT
@@ -45,6 +46,8 @@ def dashboards() -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["dashboards"] = module
+    if str(GRAFANA) not in sys.path:
+        sys.path.append(str(GRAFANA))
     spec.loader.exec_module(module)
     return module
 
@@ -110,4 +113,5 @@ def test_the_configuration_names_files_that_are_there() -> None:
     assert all((PROMETHEUS / name).is_file() for name in config["rule_files"])
     jobs = [part["targets"] for job in config["scrape_configs"] for part in job["static_configs"]]
     ports = {target.rsplit(":", 1)[1] for targets in jobs for target in targets}
-    assert ports == {str(PORT), str(Settings.model_fields["http_port"].default)}
+    own = {LEARNER_PORT, JUDGE_PORT, CAMERA_PORT, BRIDGE_PORT, PORT, Settings.model_fields["http_port"].default}
+    assert ports == {str(port) for port in own}

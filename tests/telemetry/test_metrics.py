@@ -1,8 +1,11 @@
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry
+import dataclasses
+import time
 
-from gaussline.worker.contract.verdict import Decision, Reason, Verdict
+from prometheus_client import CollectorRegistry, generate_latest
+
+from gaussline.worker.contract.verdict import Decision, ModelRef, Reason, Verdict
 from gaussline.worker.telemetry.metrics import MAX_CAMERAS, Metrics
 
 
@@ -67,4 +70,41 @@ def test_every_metric_is_in_base_units() -> None:
         assert metric.name.startswith("gaussline_")
         assert not metric.name.endswith(("_ms", "_milliseconds", "_mb", "_kb"))
         if metric.type == "histogram":
-            assert metric.name.endswith(("_seconds", "_frames")), metric.name
+            assert metric.name.endswith(("_seconds", "_frames", "_ratio", "_p_value")), metric.name
+
+
+def test_a_worker_of_two_hundred_cameras_is_scraped_quickly() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, "l", "w")
+    reasons = (None, None, Reason.EXPIRED, Reason.UNDECODABLE)
+    decisions = (Decision.PASS, Decision.FAIL, Decision.NOT_JUDGED, Decision.NOT_JUDGED)
+    for number in range(200):
+        judged = [
+            verdict(f"cam{number}", decision, reason) for decision, reason in zip(decisions, reasons, strict=True)
+        ]
+        metrics.settled(judged, 0.002, 1_040_000)
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        body = generate_latest(registry)
+        times.append(time.perf_counter() - begin)
+    samples = [line for line in body.splitlines() if line.startswith(b"gaussline_frames_total{")]
+    assert sum(b'decision="fail"' in line for line in samples) == 200
+    assert len(body) < 2_000_000
+    assert sorted(times)[2] < 0.1, times
+
+
+def test_p_values_and_scores_over_thresholds_are_distributions_by_model() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, "l", "w")
+    model = ModelRef("m", 1, "0" * 64)
+    told = [
+        dataclasses.replace(verdict(), model=model, p_value=0.03, score=score, threshold=10.0) for score in (5.0, 12.0)
+    ]
+    metrics.settled([*told, verdict(decision=Decision.NOT_JUDGED, reason=Reason.EXPIRED)], 0.002, 1_040_000)
+
+    def below(name: str, bound: str) -> float | None:
+        return registry.get_sample_value(f"gaussline_{name}_bucket", {"line": "l", "model": "m", "le": bound})
+
+    assert [below("p_value", bound) for bound in ("0.02", "0.05")] == [0.0, 2.0]
+    assert [below("score_ratio", bound) for bound in ("0.25", "0.5", "1.0", "1.25")] == [0.0, 1.0, 1.0, 2.0]

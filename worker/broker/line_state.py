@@ -9,6 +9,7 @@ from typing import Any
 
 from gaussline.worker.broker.client import Redis, translated
 from gaussline.worker.broker.dead_letters import DeadCount, DeadLetters
+from gaussline.worker.broker.learners import LearnersReader, LearnerState
 from gaussline.worker.broker.ledger import Ledger, read_ledger
 from gaussline.worker.broker.registry import Pin, Pointer, Registry
 from gaussline.worker.broker.verdicts import Verdicts
@@ -67,6 +68,7 @@ class LineState:
     subscribers: Mapping[str, float]
     memory_bytes: int
     memory_max_bytes: int
+    learners: tuple[LearnerState, ...] = ()
 
     @property
     def alive(self) -> int:
@@ -82,6 +84,7 @@ class LineReader:
         self._keys = Keys(line)
         self._line = line
         self._registry = Registry(client, line)
+        self._learners = LearnersReader(client, line)
         self._rates: dict[tuple[str, int], float | None] = {}
 
     def read(self) -> LineState:
@@ -104,6 +107,7 @@ class LineReader:
             self._subscribers(ledger.now_us),
             int(memory["used_memory"]),
             int(memory.get("maxmemory", 0)),
+            self._learners.read((pointer.model for pointer in pointers), ledger.now_us),
         )
 
     def _pending(self, ledger: Ledger) -> dict[str, PendingState]:

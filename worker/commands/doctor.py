@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from rich.table import Table
@@ -18,6 +19,7 @@ from rich.text import Text
 
 from gaussline.worker.broker.client import Redis, open_redis, time_us, translated
 from gaussline.worker.broker.line_state import LineReader
+from gaussline.worker.broker.registry import Registry
 from gaussline.worker.commands.console import out
 from gaussline.worker.commands.options import Json, Line, RedisUrl, load_settings
 from gaussline.worker.errors import BrokerError, BrokerUnavailable, GausslineError
@@ -95,7 +97,9 @@ def examine(settings: Settings, metrics: list[str]) -> Iterator[Finding]:
         "run chrony or systemd-timesyncd on both: deadlines and capture times are told by the camera computer's clock",
     )
     yield from _redis(client)
+    yield _access(client, settings)
     yield from _line(client, settings)
+    yield from _backbones(client, settings)
     for address in metrics:
         yield _metrics(address)
 
@@ -184,6 +188,25 @@ def _redis(client: Redis) -> Iterator[Finding]:
         )
 
 
+def _access(client: Redis, settings: Settings) -> Finding:
+    """As whom we are connected; on a network nobody should be everybody."""
+    try:
+        with translated("asking Redis who we are"):
+            user = client.acl_whoami()
+    except BrokerError:
+        return Finding("access", Level.GOOD, "this user may not ask who it is: control is on")
+    name = user.decode() if isinstance(user, bytes) else str(user)
+    place = urlsplit(settings.redis_url.get_secret_value())
+    alone = place.scheme == "unix" or place.hostname in ("127.0.0.1", "::1", "localhost")
+    return _judge(
+        "access",
+        name != "default" or alone,
+        f"connected as {name}" + (", by this machine alone" if alone else ""),
+        "whoever reaches Redis may do everything: give each process its user, deploy/redis holds them",
+        Level.WARNING,
+    )
+
+
 # --- the line --------------------------------------------------------------------------------------------------------
 def _line(client: Redis, settings: Settings) -> Iterator[Finding]:
     try:
@@ -229,6 +252,42 @@ def _line(client: Redis, settings: Settings) -> Iterator[Finding]:
         "bring them back, or unregister those that are gone: gaussline subscribers unregister NAME",
         Level.WARNING,
     )
+
+
+def _backbones(client: Redis, settings: Settings) -> Iterator[Finding]:
+    """Whether this machine's weights are those that the promoted models were fitted with: their digests tell."""
+    try:
+        from gaussline.worker.contract.artefact import Artefact
+        from gaussline.worker.contract.model import Model
+        from gaussline.worker.engine.recheck import weights_for
+        from gaussline.worker.vision.backbones import load_for
+    except ModuleNotFoundError:
+        return  # a camera computer, or a subscriber's
+    registry = Registry(client, settings.line)
+    try:
+        stable = [pointer for pointer in registry.pointers() if pointer.channel == "stable"]
+    except BrokerError as error:
+        yield Finding("weights", Level.WARNING, str(error), "let this user read pointers and versions")
+        return
+    for pointer in stable:
+        what = f"weights of {pointer.model}"
+        try:
+            data = registry.fetch(pointer.digest)
+            spec = Model.from_artefact(Artefact.unpack(data, pointer.digest)).spec
+            load_for(spec, weights_for(spec, settings))
+        except GausslineError as error:
+            advice = "set GAUSSLINE_WEIGHTS to the file that the version was fitted with, or promote another version"
+            yield Finding(what, Level.FAULT, f"version {pointer.version}: {error}", advice)
+        else:
+            random = spec.random_weights
+            yield _judge(
+                what,
+                not random,
+                f"{spec.name} {spec.weights_digest[:12]}…, as version {pointer.version} wants them"
+                + (": RANDOM, every verdict means nothing" if random else ""),
+                "fit with pretrained weights: gaussline fit --weights FILE",
+                Level.WARNING,
+            )
 
 
 def _metrics(address: str) -> Finding:

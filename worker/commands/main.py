@@ -21,6 +21,7 @@ COMMANDS = {
     "models": ("gaussline.worker.commands.models", "app", "Versions: list, show, promote, rollback, …"),
     "status": ("gaussline.worker.commands.status", "status", "The whole line on one screen, live."),
     "doctor": ("gaussline.worker.commands.doctor", "doctor", "Check an installation, and say what to do."),
+    "plan": ("gaussline.worker.commands.plan", "plan_command", "What a line of a given size needs."),
     "service": ("gaussline.worker.commands.service", "app", "systemd units of this machine's processes: install."),
     "exporter": ("gaussline.worker.commands.exporter", "exporter", "Metrics of the line itself."),
     "judge": ("gaussline.worker.commands.judge", "judge", "Judge canaries and shadows, and promote or roll back."),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -16,7 +18,7 @@ from gaussline.worker.broker.line_state import LineReader, LineState
 from gaussline.worker.broker.verdicts import Verdicts
 from gaussline.worker.commands.console import err, out
 from gaussline.worker.commands.mistakes import IMBALANCE
-from gaussline.worker.commands.options import Json, Line, RedisUrl, open_line
+from gaussline.worker.commands.options import Json, Line, RedisUrl, open_line, write_file
 from gaussline.worker.commands.signals import on_signals
 from gaussline.worker.errors import BrokerError
 
@@ -26,8 +28,12 @@ EPILOG = """Examples:
 
   gaussline status --once --json | jq .cameras
 
+  gaussline status --svg status.svg                       (a picture of the screen, for a report)
+
 With --once it exits with 5 where the ledger does not balance."""
 FAILED_SHOWN = 5
+ALARMS_SHOWN = 4
+SVG_COLUMNS = 130
 LOOKED_AT = 400
 """Newest verdicts that are searched for failed frames."""
 OLD_S = 10.0
@@ -36,13 +42,19 @@ OLD_S = 10.0
 def status(
     once: Annotated[bool, typer.Option("--once", help="Print once and end.")] = False,
     every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2)] = 1.0,
+    svg: Annotated[Path | None, typer.Option(help="Write the screen into this file, as a picture, and end.")] = None,
     redis_url: RedisUrl = None,
     line: Line = None,
     as_json: Json = False,
 ) -> None:
-    """The line, live: cameras and their rates, backlog, workers and their versions, trials, last failed frames."""
+    """The line, live: cameras and rates, backlog, workers and versions, trials, learners and drift, failed frames."""
     opened = open_line(redis_url, line)
     look = _Look(LineReader(opened.client, opened.line), Verdicts(opened.client, opened.line))
+    if svg is not None:
+        look.now()
+        threading.Event().wait(every)  # rates are told by two looks
+        write_file(svg, picture(look, f"gaussline status of line {opened.line}").encode())
+        return
     if once or as_json:
         state, failed = look.now()
         if as_json:
@@ -90,11 +102,21 @@ class _Look:
         return state, [verdict for verdict in newest if verdict["decision"] == "fail"][:FAILED_SHOWN]
 
 
+def picture(look: _Look, title: str) -> str:
+    """The screen as an SVG."""
+    console = Console(record=True, file=io.StringIO(), width=SVG_COLUMNS, force_terminal=True)
+    state, failed = look.now()
+    console.print(screen(state, look.rates, failed))
+    return console.export_svg(title=title)
+
+
 def screen(state: LineState, rates: dict[str, float], failed: list[dict[str, Any]]) -> Group:
     """Everything on one screen."""
     parts: list[Any] = [_headline(state), _cameras(state, rates), _workers(state)]
     if any(pointer.channel != "stable" for pointer in state.pointers) or state.pins:
         parts.append(_rollout(state))
+    if state.learners:
+        parts.append(_learners(state))
     if failed:
         parts.append(_failed(failed))
     return Group(*parts)
@@ -136,6 +158,16 @@ def status_dict(state: LineState, rates: dict[str, float], failed: list[dict[str
         ],
         "pointers": {f"{each.model}/{each.channel}": each.version for each in state.pointers},
         "pinned": sorted(state.pins),
+        "learners": [
+            {
+                "model": learner.model,
+                "running": learner.running,
+                "owner": learner.owner,
+                "behind_s": learner.behind_s,
+                "alarms": [{"camera": each.camera, "test": each.test, "text": each.text} for each in learner.alarms],
+            }
+            for learner in state.learners
+        ],
         "dead_letters": {count.reason.value: count.total for count in state.dead},
         "subscribers": dict(state.subscribers),
         "redis_memory_bytes": state.memory_bytes,
@@ -216,6 +248,20 @@ def _rollout(state: LineState) -> Text:
     ]
     said += [f"{pin.model} pinned to version {pin.version} by {pin.by}" for pin in state.pins.values()]
     return Text("; ".join(said), style="cyan")
+
+
+def _learners(state: LineState) -> Table:
+    table = Table(expand=True)
+    for name in ("learns", "state", "behind s", "drift"):
+        table.add_column(name, justify="right" if name == "behind s" else "left", no_wrap=name != "drift")
+    for learner in state.learners:
+        said = [each.text or f"{each.test} of {each.camera}" for each in learner.alarms[:ALARMS_SHOWN]]
+        if len(learner.alarms) > ALARMS_SHOWN:
+            said.append(f"{len(learner.alarms) - ALARMS_SHOWN} more")
+        runs = "runs" if learner.running else "[red]no learner[/]"
+        drift = Text("; ".join(said), style="yellow") if said else Text("none")
+        table.add_row(learner.model, runs, f"{learner.behind_s:.0f}", drift)
+    return table
 
 
 def _failed(failed: list[dict[str, Any]]) -> Table:

@@ -15,7 +15,7 @@ FOLDER = PurePosixPath("/etc/gaussline")
 GRACE_S = 20.0
 """Beyond the drain time, before systemd kills."""
 LEARNER_PORT, JUDGE_PORT, BRIDGE_PORT, CAMERA_PORT = 9110, 9111, 9112, 9120
-"""The worker's and the exporter's are 9108 and 9109; workers of more devices take 9130 and on."""
+"""The worker's and the exporter's are 9108 and 9109; further workers, learners and cameras come after those."""
 MORE_WORKERS_PORT = 9130
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 """Folders that a hardened unit does not see, or sees its own of."""

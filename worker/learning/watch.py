@@ -109,7 +109,7 @@ class CameraWatch:
         start = 0
         while start < len(events):
             if events[start].digest != self.digest:
-                self._turn(events[start].digest, models)
+                found += self._turn(events[start].digest, at_us[start], models)
             end = start
             room = FAST - self.block.count
             while end < len(events) and end - start < room and events[end].digest == self.digest:
@@ -143,13 +143,17 @@ class CameraWatch:
         return self
 
     # --- gathering ---------------------------------------------------------------------------------------------------
-    def _turn(self, digest: str, models: Gaussians) -> None:
-        """Another version judges: means are compared within a version's life only."""
+    def _turn(self, digest: str, now_us: int, models: Gaussians) -> list[Alarm]:
+        """Another version judges: means are compared within a version's life only, and alarms of them end."""
         found = models(digest)
         self.digest, self.calibration = digest, 0 if found is None else found[2]
         self.means, self.block = [], _Sums()
         self._white = {}
-        self.alarms = {test: quiet for test, quiet in self.alarms.items() if not test.startswith("mean:")}
+        over = [test for test in self.alarms if test.startswith("mean:")]
+        for test in over:
+            del self.alarms[test]
+        facts = {"what": "another version judges", "turned": True}
+        return [self._alarm("mean", test, False, now_us, dict(facts)) for test in over]
 
     def _add(self, events: Sequence[FeatureEvent], at_us: Sequence[int], features: NDArray[np.float32]) -> None:
         block = self.block
@@ -330,6 +334,8 @@ def _whitened(gaussians: Sequence[Gaussian], rows: Array) -> list[Array]:
 def sentence(alarm: Alarm, clock: str) -> str:
     """One line for a person, such as: lighting changed on camera cam7 at 14:03 (exposure -18 %)."""
     facts: Mapping[str, Any] = alarm.facts
+    if facts.get("turned"):
+        return f"{_NAMES[alarm.kind]} is compared anew on camera {alarm.camera} from {clock} on ({facts['what']})"
     if not alarm.began:
         return f"{_NAMES[alarm.kind]} is as before on camera {alarm.camera} at {clock} ({facts['what']})"
     if alarm.kind == "image":

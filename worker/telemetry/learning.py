@@ -39,6 +39,8 @@ class LearnerMetrics:
             registry=registry,
         ).labels(line, model)
         self._cameras: set[str] = set()
+        self._standing: set[tuple[str, str]] = set()
+        self._frames.labels(line, model, "taught").set(0)  # a learner that has read nothing yet has taught nothing
         for result in ("proposed", "refused"):
             self._proposals.labels(line, model, result)
 
@@ -50,17 +52,23 @@ class LearnerMetrics:
         self._waiting.labels(*self._base).set(sum(len(entry.block) for entry in learner.pending))
         self._reservoir.labels(*self._base).set(len(learner.reservoir))
         self._frozen.labels(*self._base).set(len(learner.spans))
+        standing = {
+            (self._label(camera), test.partition(":")[0])
+            for camera, watch in learner.cameras.items()
+            for test in watch.alarms
+        }
+        for camera, kind in standing | self._standing:
+            self._alarm.labels(*self._base, camera, kind).set(float((camera, kind) in standing))
+        self._standing = standing
 
     def notice(self, notice: Notice) -> None:
         """Something was said."""
         if notice.kind == "proposal":
             self._proposals.labels(*self._base, "proposed" if notice.facts.get("passed") else "refused").inc()
         if notice.alarm is not None:
-            camera = self._label(notice.camera)
-            self._alarm.labels(*self._base, camera, notice.alarm.kind).set(float(notice.alarm.began))
             after = notice.facts.get("after")
             if after is not None:
-                self._change.labels(*self._base, camera, notice.alarm.test).set(float(after))
+                self._change.labels(*self._base, self._label(notice.camera), notice.alarm.test).set(float(after))
 
     def folded(self, seconds: float) -> None:
         """A block was read and folded, and a version proposed where one was due."""

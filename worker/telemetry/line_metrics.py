@@ -67,6 +67,7 @@ class LineMetrics(Collector):
         yield from self._cameras(state)
         yield from self._workers(state)
         yield from self._models(state)
+        yield from self._learners(state)
         yield from self._store(state)
         took = self._gauge("read_seconds", "How long it took to read the state of the line.")
         took.add_metric([self._line], time.perf_counter() - begin)
@@ -126,6 +127,21 @@ class LineMetrics(Collector):
         pinned = self._gauge("pinned_models", "Models that are pinned.")
         pinned.add_metric([self._line], len(state.pins))
         yield from (version, rate, pinned)
+
+    def _learners(self, state: LineState) -> Iterator[GaugeMetricFamily]:
+        running = self._gauge("learner_running", "1 while a learner of the model holds its lease.", "model")
+        behind = self._gauge("learner_behind_seconds", "Age of the oldest event no checkpoint has read.", "model")
+        age = self._gauge("feature_event_age_seconds", "Age of the newest feature event.", "model")
+        alarm = self._gauge("drift_alarm", "1 for an alarm of the learner that stands.", "model", "camera", "kind")
+        for learner in state.learners[:MAX_NAMES]:
+            running.add_metric([self._line, learner.model], float(learner.running))
+            behind.add_metric([self._line, learner.model], learner.behind_s)
+            if learner.event_age_s is not None:
+                age.add_metric([self._line, learner.model], learner.event_age_s)
+            standing = sorted({(each.camera, each.kind) for each in learner.alarms})
+            for camera, kind in standing[:MAX_CAMERAS]:
+                alarm.add_metric([self._line, learner.model, camera, kind], 1.0)
+        yield from (running, behind, age, alarm)
 
     # --- stores ------------------------------------------------------------------------------------------------------
     def _store(self, state: LineState) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:

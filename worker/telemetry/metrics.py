@@ -13,6 +13,9 @@ from gaussline.worker.engine.observer import Observer
 PREFIX = "gaussline_"
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 LOAD_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+P_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""A p-value of a normal frame is uniform: the share below each bound should be the bound itself."""
+RATIO_BUCKETS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 10.0)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MAX_CAMERAS = 500
 """Cameras with a label of their own; the names come from outside, and a label set must have an end."""
@@ -59,6 +62,11 @@ class Metrics(Observer):
         self._batch = histogram("batch_frames", "Frames of one backbone pass.", BATCH_BUCKETS).labels(line)
         self._busy = counter("device_busy_seconds_total", "Time the device computed.").labels(line)
         self._idle = counter("device_idle_seconds_total", "Time the device waited for frames.").labels(line)
+        self._p_value = histogram("p_value", "P-values of judged frames.", P_BUCKETS, "model")
+        self._ratio = histogram(
+            "score_ratio", "Score of a judged frame over its threshold; above 1 it fails.", RATIO_BUCKETS, "model"
+        )
+        self._judged_of: dict[str, tuple[Histogram, Histogram]] = {}
         self._taken = counter("taken_bytes_total", "Encoded bytes taken from Redis.").labels(line)
         self._held = gauge("held_bytes", "Encoded bytes taken and not yet settled.").labels(line)
         self._redelivered = counter(
@@ -121,6 +129,8 @@ class Metrics(Observer):
         self._stage["settle"].observe(seconds)
         for verdict in verdicts:
             self._count(verdict)
+            if verdict.model is not None:
+                self._judged(verdict, verdict.model.name)
             self._from_admission.observe(max(0.0, (now_us - verdict.admitted_us) / 1e6))
             if verdict.captured_us is not None:
                 # A camera's clock may run ahead of Redis's; a latency below 0 would spoil the sum.
@@ -161,6 +171,16 @@ class Metrics(Observer):
         if child is None:
             child = self._frames_of[key] = self._frames.labels(self._line, *key)
         child.inc()
+
+    def _judged(self, verdict: Verdict, model: str) -> None:
+        children = self._judged_of.get(model)
+        if children is None:
+            children = self._p_value.labels(self._line, model), self._ratio.labels(self._line, model)
+            self._judged_of[model] = children
+        if verdict.p_value is not None:
+            children[0].observe(verdict.p_value)
+        if verdict.score is not None and verdict.threshold:
+            children[1].observe(verdict.score / verdict.threshold)
 
     def _label(self, camera: str) -> str:
         if camera not in self._cameras:
