@@ -194,6 +194,32 @@ def test_a_constant_channel_has_no_say_in_the_standardised_control() -> None:
     assert all(isinstance(cell, float) for cell in table.rows[1][1:])
 
 
+def test_a_level_that_is_cut_into_regions_is_one_row_everywhere() -> None:
+    one = category()
+    names = (*(f"wide@2/{row}.{column}" for row in range(2) for column in range(2)), "deep")
+    regions = [one.features[0] + np.float32(0.01 * place) for place in range(4)]
+    cut = replace(one, features=[*regions, one.features[2]])
+    made = plans(cut.data, Protocol.SPLIT, seeds=(0, 1))
+    runs = run_all(cut, made, names, OPTIONS)
+    assert runs[0].normal.shape == (36, 2)
+    table = level_table(runs, names, Rule.SUM, draws=10, confidence=0.9, seed=0)
+    assert [row[0] for row in table.rows] == ["wide", "deep", "sum"]
+    for run in runs:
+        np.testing.assert_allclose(run.combined_normal, run.normal.sum(axis=1))
+    prepared = controls.prepare(cut, made)
+    simple = controls.control_table(cut, prepared, names, OPTIONS, lambda done: None)
+    assert simple.columns == ("score", "wide", "deep", "sum")
+    assert simple.row("Mahalanobis")["sum"] == pytest.approx(table.row("sum")["AUROC"])
+    assert simple.row("Mahalanobis")["wide"] == pytest.approx(table.row("wide")["AUROC"])
+    together = controls.combination_table(cut, made, names, OPTIONS, lambda done: None)
+    assert [row[0] for row in together.rows][4:] == ["sum without wide", "sum without deep"]
+    parts = controls.component_table(cut, prepared, names, OPTIONS, lambda done: None)
+    assert len(parts.columns) == len(parts.rows[0])
+    # The farthest of several regions follows no chi-squared law.
+    sigma = controls.sigma_table(cut, prepared, names, OPTIONS, lambda done: None)
+    assert {str(row[0]).partition(" ")[0] for row in sigma.rows} == {"deep"}
+
+
 # --- contamination ---------------------------------------------------------------------------------------------------
 def test_every_beginning_of_the_order_is_stratified() -> None:
     kinds = ["a"] * 60 + ["b"] * 30 + ["c"] * 10
