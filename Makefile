@@ -76,7 +76,7 @@ bench-heatmaps: environment ## What heat maps cost the verdict path, at 5 % fail
 	  $(ARGS)
 
 .PHONY: bench-swap
-bench-swap: environment ## A promotion a second under load, and what feature events and a shadow cost
+bench-swap: environment ## A promotion a second under load, and what online mode and a shadow cost
 	@$(BIN)/python -m bench.swap $(if $(BACKBONE),--backbone '$(BACKBONE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
 	  $(ARGS)
 

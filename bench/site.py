@@ -153,12 +153,14 @@ class Site:
         moved: dict[str, int] = {}
 
         def promote() -> None:
-            registry = Registry(connect(self.url), self.line)
+            client = connect(self.url)
+            registry = Registry(client, self.line)
             number = 1
             while not stopping.wait(promote_every_s):
                 number = number % VERSIONS + 1
                 pointer = registry.promote("default", number, by="bench")
                 moved[pointer.moved_at] = number
+            client.close()
 
         thread = threading.Thread(target=promote, daemon=True)
         if promote_every_s is not None:
@@ -173,6 +175,10 @@ class Site:
             thread.join()
         self.drained()
         return self._seen(after, range(first, self._next), moved)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self.client.close()
 
     def _seen(self, after: str, sequences: range, moved: dict[str, int]) -> Seen:
         verdicts = [verdict for _, verdict in Verdicts(self.client, self.line).read(after, count=10**6)]

@@ -3,8 +3,8 @@
 swap:       a worker at 70 % of its own full rate, with a promotion a second and without by turns, on the same arrivals.
             Latency is from admission to verdict, both by Redis's clock. Every promotion is of another version than the
             worker holds, so each one is fetched, checked and prepared.
-throughput: two workers of the same model, one with feature events and a shadow on and one with both off, drain the same
-            backlog by turns; the one whose turn it is not is stopped (SIGSTOP).
+throughput: two workers of the same model drain the same backlog by turns: one with feature events, a shadow and a
+            learner beside it, one with all of that off. The one whose turn it is not is stopped (SIGSTOP).
 
 The worker is the product's own, in a process of its own, with its watch, its heartbeat and its heat maps.
 """
@@ -17,6 +17,7 @@ import os
 import signal
 import statistics
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from bench.record import bfloat16_in_hardware, machine
 from bench.sides import SEED, Setup, fit, parts
 from bench.site import VERSIONS, Seen, Site, working
 from gaussline.worker.broker.embedded import EmbeddedRedis
+from gaussline.worker.commands.child import Child
 from gaussline.worker.contract.frame import Frame
 from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.trial import SHADOW, Trial
@@ -133,23 +135,33 @@ def swap(
 def throughput(
     asked: argparse.Namespace, settings: dict[str, Any], frames: Sequence[Frame], model: Model, console: Console
 ) -> dict[str, Any]:
-    """Frames a second of a worker with feature events and a shadow on, beside one with both off."""
+    """Frames a second of a worker with online mode and a shadow on, beside one with both off."""
     rates: dict[str, list[float]] = {BOTH_OFF: [], BOTH_ON: []}
     with EmbeddedRedis(appendfsync=asked.fsync) as server:
         sites = {name: Site(server.url, name, frames) for name in rates}
         for site in sites.values():
             site.publish([replace(model, info={"number": number}) for number in range(2)])
         sites[BOTH_ON].registry.promote("default", 2, by="bench", channel=SHADOW, trial=Trial(86_400.0))
+        environment = {
+            **os.environ,
+            "GAUSSLINE_REDIS_URL": server.url,
+            "GAUSSLINE_LEARN_QUARANTINE_S": "0",
+            "GAUSSLINE_LOG_LEVEL": "error",
+            "OMP_NUM_THREADS": "1",
+        }
         common = {"redis_url": server.url, "worker_name": "bench", **settings}
         with (
             working({**common, "line": BOTH_OFF}) as off,
             working({**common, "line": BOTH_ON, "features": "all"}) as on,
+            Child("learner", ["learn", "default", "--line", BOTH_ON], environment) as learner,
         ):
             processes = {BOTH_OFF: off, BOTH_ON: on}
             for process in processes.values():
                 os.kill(process, signal.SIGSTOP)
             for turn in range(asked.rounds + 1):  # the first round warms up
                 for name in list(rates) if turn % 2 == 0 else list(rates)[::-1]:
+                    if name == BOTH_OFF:
+                        until_idle(learner.pid)  # it works beside the worker that it learns from, and beside no other
                     sites[name].push(asked.frames)
                     os.kill(processes[name], signal.SIGCONT)
                     seconds = sites[name].drained()
@@ -162,11 +174,28 @@ def throughput(
     share = statistics.median(on / off for on, off in zip(rates[BOTH_ON], rates[BOTH_OFF], strict=True))
     found = {"rates": rates, BOTH_OFF: off_rate, BOTH_ON: on_rate, "share": share, "reached": share >= SHARE}
     console.print(
-        f"throughput: {on_rate:.1f} frames/s with feature events and a shadow, {off_rate:.1f} with both off; median of "
+        f"throughput: {on_rate:.1f} frames/s with a learner and a shadow, {off_rate:.1f} with both off; median of "
         f"{asked.rounds} pairs {share:.3f} (target {SHARE:g}): {'reached' if found['reached'] else 'missed'}",
         highlight=False,
     )
     return found
+
+
+def until_idle(pid: int, quiet_s: float = 1.0, within_s: float = 60.0) -> None:
+    """Wait until a process has used next to no CPU for a while."""
+
+    def used() -> int:
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()
+        return int(fields[11]) + int(fields[12])
+
+    end = time.monotonic() + within_s
+    before = used()
+    while time.monotonic() < end:
+        time.sleep(quiet_s)
+        now = used()
+        if now - before <= 3:
+            return
+        before = now
 
 
 if __name__ == "__main__":

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
 
     # --- compute -----------------------------------------------------------------------------------------------------
     worker_name: str | None = Field(None, description="Name of this worker; none makes one from host and process id.")
+    worker_set: str = Field(
+        "main", description="Set of workers that this one belongs to; another than main: see gaussline sets."
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     torch_threads: int | None = Field(None, ge=1, description="Threads of the backbone on a CPU; none takes all cores.")
     compute_lanes: int | None = Field(
@@ -136,6 +139,18 @@ class Settings(BaseSettings):
         description="Share of frames drawn for calibration before they are scored; they never teach a model.",
     )
     features_max_bytes: Bytes = Field(512 * 2**20, description="Bound of one model's feature events in bytes.")
+    features_max_age_s: Seconds = Field(
+        7 * 86_400.0, description="Bound of the same in age, whether a learner has passed them or not."
+    )
+    models_newest: int = Field(20, ge=0, description="Versions of each model that stay whatever their age.")
+    models_max_age_s: Annotated[float, Field(ge=0)] = Field(
+        30 * 86_400.0, description="Artefacts of versions younger than this stay; gaussline judge deletes what may go."
+    )
+    models_max_bytes: Bytes = Field(
+        4 * 2**30,
+        description="Bound of each model's artefacts in bytes; beyond it young ones go too. What a pointer, a pin or a "
+        "rollback needs stays in any case.",
+    )
 
     heat_maps: Literal["failed", "off"] = Field(
         "failed", description="Make heat maps of failed frames beside the verdicts, or none."
@@ -239,6 +254,11 @@ class Settings(BaseSettings):
     @classmethod
     def _bridge_name(cls, value: str | None) -> str | None:
         return None if value is None else _name("bridge", value)
+
+    @field_validator("worker_set")
+    @classmethod
+    def _worker_set(cls, value: str) -> str:
+        return _name("set", value)
 
     @field_validator("worker_name")
     @classmethod

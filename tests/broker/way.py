@@ -36,7 +36,7 @@ class Way:
         payload = encode_batch(camera, epoch, sequence, pictures)
         return door.admit(Request(epoch, sequence, frames, payload, deadline_us))
 
-    def intake(self, worker: str = "w1", **options: float) -> Intake:
+    def intake(self, worker: str = "w1", **options: Any) -> Intake:
         """A worker's intake."""
         return Intake(self.client, self.line, worker, **options)
 

@@ -296,7 +296,9 @@ def test_7_nothing_is_scored_with_weights_or_a_model_that_do_not_match(
     manifest["spec"]["weights_digest"] = "0" * 64
     tampered = Artefact.pack(manifest, artefact.arrays)
     Registry(way.client, way.line).publish("default", tampered.data, by="eve", note="")
-    cli("models", "promote", "default", "2")
+    eventually(lambda: way.client.hlen(way.keys.workers) == 1, what="a heartbeat")
+    assert "another backbone" in cli("models", "promote", "default", "2", code=4).stderr
+    cli("models", "promote", "default", "2", "--force")
     eventually(lambda: worker.get("/readyz")[0] == 503, what="a refusal")
     assert "version 2" in worker.get("/readyz")[1]
     camera = Camera(way.client, way.line, "cam1")

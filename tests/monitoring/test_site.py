@@ -64,7 +64,7 @@ def test_panels_have_data_and_quick_faults_are_seen_and_end(
     used = int(client.info("memory")["used_memory"])
     client.config_set("maxmemory", int(used / 0.88))
     client.hincrby(keys.camera("cam1"), "admitted", 3)
-    site.cli("models", "promote", "default", "2")
+    site.cli("models", "promote", "default", "2", "--force")
     began = time.monotonic()
     for alert in (
         "GausslineLedgerImbalance",

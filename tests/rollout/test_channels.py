@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
+from gaussline.worker.broker.client import time_us
 from gaussline.worker.contract.limits import ImageLimits
 from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.trial import CANARY, SHADOW, STABLE, Selection, Trial
@@ -73,6 +76,7 @@ class Bench:
         self.features, self.seen = Features(), Seen()
         self.prepared: list[Model] = []
         self.refuse = False
+        self.slow: Callable[[Model], PreparedModel] | None = None
         self.judge = BackboneJudge(
             cast(FeatureExtractor, self.features),
             Scorer(SPEC),
@@ -88,7 +92,7 @@ class Bench:
         self.prepared.append(model)
         if self.refuse:
             raise ModelError("no room")
-        return self.judge.prepare(model)
+        return self.judge.prepare(model) if self.slow is None else self.slow(model)
 
     def point(self, channel: str, version: int, share: float = 0.5) -> None:
         chosen = Selection(share) if channel == CANARY else None
@@ -186,6 +190,63 @@ def test_a_refused_promotion_leaves_the_version_before_in_its_place(bench: Bench
     assert "no room" in bench.book.page.refused["real"]
     bench.point(STABLE, 1)
     assert bench.book.page.refused == {}, "the pointer came back"
+
+
+def test_a_load_that_takes_long_holds_up_no_frame_and_is_told(bench: Bench) -> None:
+    """While a version loads, the one before judges; after two seconds the worker says that it is behind."""
+    moved_us = time_us(bench.line.client)
+    gate, loading = threading.Event(), threading.Event()
+    plain = bench.judge.prepare
+
+    def slow(model: Model) -> PreparedModel:
+        loading.set()
+        assert gate.wait(20.0)
+        return plain(model)
+
+    bench.slow = slow
+    turning = threading.Thread(target=bench.point, args=(STABLE, 2))
+    turning.start()
+    assert loading.wait(20.0)
+    assert {each.model.version for each in bench.judged()} == {1}
+    assert bench.book.behind(moved_us) == []
+    (said,) = bench.book.behind(moved_us + 5_000_000)
+    assert "version 2: promoted" in said
+    assert "version 1 judges" in said
+    gate.set()
+    turning.join()
+    assert {each.model.version for each in bench.judged()} == {2}
+    assert bench.book.behind(moved_us + 5_000_000) == []
+
+
+@pytest.mark.parametrize(
+    "harm", ["tampered chunk", "torn chunk", "missing chunk", "missing manifest", "another digest"]
+)
+def test_a_version_that_is_not_whole_is_never_half_loaded(bench: Bench, harm: str) -> None:
+    before = bench.judged()
+    keys, client = bench.line.keys, bench.line.client
+    digest = bench.line.registry.version("real", 2).digest
+    chunk = keys.blob(json.loads(client.get(keys.artefact(digest)))["chunks"][-1])
+    data = client.get(chunk)
+    bench.line.registry.promote("real", 2, by="ada")
+    if harm == "tampered chunk":
+        client.set(chunk, data[:-1] + bytes([data[-1] ^ 1]))
+    elif harm == "torn chunk":
+        client.set(chunk, data[:-100])
+    elif harm == "missing chunk":
+        client.delete(chunk)
+    elif harm == "missing manifest":
+        client.delete(keys.artefact(digest))
+    else:
+        client.set(keys.artefact(digest), client.get(keys.artefact(bench.line.registry.version("real", 3).digest)))
+    bench.book.refresh()
+    after = bench.judged()
+    assert [(each.model.version, each.score) for each in after] == [(1, each.score) for each in before]
+    assert bench.seen.said[-1] == ("refused", 2)
+    (said,) = bench.book.behind(0)
+    assert said.startswith("model real version 2: ")
+    bench.point(STABLE, 3)
+    assert {each.model.version for each in bench.judged()} == {3}
+    assert bench.book.behind(2**53) == []
 
 
 def test_scores_are_the_models_own(bench: Bench) -> None:

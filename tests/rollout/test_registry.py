@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from gaussline.worker.broker.registry import Pointer, Registry
+from gaussline.worker.broker.registry import Registry
 from gaussline.worker.broker.retention import Collector, Keep
 from gaussline.worker.contract.trial import CANARY, STABLE, Selection, Trial
 from gaussline.worker.errors import Conflict, GausslineError, NotFound, Pinned
@@ -32,12 +32,12 @@ def test_a_trial_stands_in_its_pointer(line: Line) -> None:
     assert moves == [("stable", None, 1, "ada"), ("canary", None, 2, "ada"), ("canary", 2, None, "bob")]
 
 
-def race(*calls: Callable[[], Pointer]) -> list[str]:
+def race(*calls: Callable[[], object]) -> list[str]:
     """Names of what the calls raised, '' where nothing; begun at the same moment."""
     gate = threading.Barrier(len(calls))
     said = [""] * len(calls)
 
-    def run(place: int, call: Callable[[], Pointer]) -> None:
+    def run(place: int, call: Callable[[], object]) -> None:
         gate.wait()
         try:
             call()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from gaussline.worker.broker.client import Redis, translated
+from gaussline.worker.broker.client import Redis, time_us, translated
 from gaussline.worker.broker.lease import Lease
 from gaussline.worker.broker.script import Script
 from gaussline.worker.contract.feature_event import FeatureEvent
@@ -16,6 +16,7 @@ from gaussline.worker.contract.order import Order
 PAGE = 64
 """Entries of one call: at EfficientNet-B4 sizes 64 are 0.8 MB, and hold Redis for less than a millisecond."""
 PAUSE_S = 0.001
+AGED = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,14 @@ def write_order(client: Redis, line: str, model: str, order: Order) -> str:
     names = [keys.features(check_name("model", model)), keys.totals]
     answer: bytes = Script("write_order")(client, names, [model, order.encode()])
     return answer.decode()
+
+
+def age_features(client: Redis, line: str, model: str, max_age_s: float) -> int:
+    """Let a model's feature events go that are over their age; how many went, at most AGED of them a call."""
+    keys = Keys(line)
+    oldest_ms = int(time_us(client) / 1000 - 1000 * max_age_s)
+    names = [keys.features(check_name("model", model)), keys.totals]
+    return int(Script("age_features")(client, names, [model, oldest_ms, AGED]))
 
 
 class FeatureLog:

@@ -20,8 +20,9 @@ from typing import Any
 import redis
 
 from gaussline.worker.broker.client import Redis, translated
+from gaussline.worker.broker.copies import Copies, Copy
 from gaussline.worker.broker.script import Script
-from gaussline.worker.contract.keys import Keys, check_name
+from gaussline.worker.contract.keys import MAIN, Keys, check_name
 
 QUANTUM_FRAMES = 8
 """How far an earlier deadline may jump the fair order."""
@@ -44,6 +45,7 @@ class Message:
         deliveries: how often it was delivered, this time included.
         crashes: how often a worker died over it; a slow worker or a clean shutdown does not count.
         admitted: it came through admission. One that did not has no identity, and gets no verdict.
+        copy: another set settles it. What is said of it is no verdict.
     """
 
     camera: str
@@ -58,6 +60,7 @@ class Message:
     deliveries: int = 1
     crashes: int = 0
     admitted: bool = True
+    copy: bool = False
 
 
 class Intake:
@@ -67,13 +70,24 @@ class Intake:
         worker: its name, which is its consumer name in every group.
         claim_after_s: idle time after which a dead worker's messages are claimed.
         slow_claim_after_s: idle time after which a living worker's messages are claimed.
+        worker_set: the set of workers that it belongs to: it takes what that set settles, and then copies for it.
     """
 
     def __init__(
-        self, client: Redis, line: str, worker: str, *, claim_after_s: float = 5.0, slow_claim_after_s: float = 60.0
+        self,
+        client: Redis,
+        line: str,
+        worker: str,
+        *,
+        claim_after_s: float = 5.0,
+        slow_claim_after_s: float = 60.0,
+        worker_set: str = MAIN,
     ) -> None:
         self._client = client
-        self._keys = Keys(line)
+        self._keys = keys = Keys(line)
+        self._set = check_name("set", worker_set)
+        self._order = (keys.set_ready(worker_set), keys.set_due(worker_set), keys.set_bell(worker_set))
+        self._copies = None if worker_set == MAIN else Copies(client, line, worker_set)
         self._worker = check_name("worker", worker)
         self._idle_ms = (int(claim_after_s * 1000), int(slow_claim_after_s * 1000))
         self._cursor = ""
@@ -89,15 +103,19 @@ class Intake:
         """Unread messages, at once, in fair order: at least one where there is any, then up to the bounds."""
         if self._unfetched:
             return self._messages([])
-        keys = [self._keys.ready, self._keys.due, self._keys.totals]
-        args = [self._keys.prefix, self._worker, max_frames, max_bytes, QUANTUM_FRAMES]
-        return self._messages(self._take(self._client, keys, args))
+        ready, due, _ = self._order
+        time_field = "vtime" if self._set == MAIN else f"vtime:{self._set}"
+        args = [self._keys.prefix, self._worker, max_frames, max_bytes, QUANTUM_FRAMES, self._set, time_field]
+        messages = self._messages(self._take(self._client, [ready, due, self._keys.totals], args))
+        if messages or self._copies is None:
+            return messages
+        return [_copied(copy) for copy in self._copies.take(max_frames=max_frames, max_bytes=max_bytes)]
 
     def wait(self, timeout_s: float) -> bool:
         """Sleep until the doorbell rings, or for `timeout_s`; True where it rang."""
         with translated("waiting for frames"):
             try:
-                return self._client.blpop([self._keys.bell], timeout=timeout_s) is not None
+                return self._client.blpop([self._order[2]], timeout=timeout_s) is not None
             except redis.exceptions.ResponseError as error:
                 if "UNBLOCKED" in str(error):  # a failover; what is true now is asked next
                     return False
@@ -117,6 +135,7 @@ class Intake:
             max_bytes,
             self._cursor,
             CLAIM_CAMERAS,
+            self._set,
         ]
         after, items = self._claim(self._client, [self._keys.cameras], args)
         self._cursor = after.decode()
@@ -128,8 +147,8 @@ class Intake:
         return messages
 
     def _find(self, max_frames: int, max_bytes: int) -> list[Message]:
-        args = [self._keys.prefix, self._worker, max_frames, max_bytes, *self._audited, AUDIT_FIELDS]
-        camera, cursor, items = self._audit(self._client, [self._keys.cameras, self._keys.ready], args)
+        args = [self._keys.prefix, self._worker, max_frames, max_bytes, *self._audited, AUDIT_FIELDS, self._set]
+        camera, cursor, items = self._audit(self._client, [self._keys.cameras, self._order[0]], args)
         self._audited = (camera.decode(), cursor.decode())
         return self._messages(items)
 
@@ -154,7 +173,8 @@ class Intake:
         """Hand unprocessed messages back, claimable at once; how many still were this worker's."""
         by_camera: dict[str, list[str]] = defaultdict(list)
         for message in messages:
-            by_camera[message.camera].append(message.entry_id)
+            if not message.copy:  # a copy is nobody's loss
+                by_camera[message.camera].append(message.entry_id)
         return sum(
             int(self._release(self._client, [self._keys.frames(camera)], [self._worker, *ids]))
             for camera, ids in by_camera.items()
@@ -165,6 +185,21 @@ class Intake:
         keys = [self._keys.cameras, self._keys.ready, self._keys.totals, self._keys.bell, self._keys.workers]
         woken, made, _ = self._reconcile(self._client, keys, [self._keys.prefix, FORGET_AFTER_MS])
         return int(woken), int(made)
+
+
+def _copied(copy: Copy) -> Message:
+    return Message(
+        copy.camera,
+        copy.entry_id,
+        copy.epoch,
+        copy.first_sequence,
+        copy.frames,
+        len(copy.payload),
+        copy.admitted_us,
+        0,
+        copy.payload,
+        copy=True,
+    )
 
 
 def _apart(item: Sequence[Any]) -> bool:

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gaussline.worker.broker.client import Redis, translated
+from gaussline.worker.broker.client import Redis, time_us, translated
 from gaussline.worker.broker.kept_store import KeptStore, open_kept_store
+from gaussline.worker.broker.script import Script
 from gaussline.worker.contract.frame import FrameBatch, decode_batch, parse_frame_id
 from gaussline.worker.contract.keys import Keys
 from gaussline.worker.contract.verdict import Verdict
 from gaussline.worker.errors import NotFound
 from gaussline.worker.settings import Settings
+
+PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,12 @@ class KeptFrames:
                 "GAUSSLINE_KEPT_MAX_BYTES, GAUSSLINE_KEPT_MAX_AGE_S)"
             )
         return decode_batch(data)
+
+    def age(self, max_age_s: float) -> int:
+        """Let frames go that are over their age; how many went, at most PAGE. Another store ages by itself."""
+        oldest_us = time_us(self._client) - int(max_age_s * 1e6)
+        keys = [self._keys.kept, self._keys.totals]
+        return int(Script("age_kept")(self._client, keys, [self._keys.prefix, oldest_us, PAGE]))
 
     def verdicts(self, frame_ids: Sequence[str]) -> Sequence[Verdict | None]:
         """The verdicts of kept frames, None for those that are kept no more. Raises ContractError for a broken one."""

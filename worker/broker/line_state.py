@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gaussline.worker.broker.cameras import read_cameras
 from gaussline.worker.broker.client import Redis, translated
 from gaussline.worker.broker.dead_letters import DeadCount, DeadLetters
 from gaussline.worker.broker.learners import LearnersReader, LearnerState
 from gaussline.worker.broker.ledger import Ledger, read_ledger
 from gaussline.worker.broker.registry import Pin, Pointer, Registry
+from gaussline.worker.broker.sets import SetCounts, Sets, foreign_models
 from gaussline.worker.broker.verdicts import Verdicts
-from gaussline.worker.contract.keys import GROUP, Keys
+from gaussline.worker.contract.keys import GROUP, MAIN, Keys
 from gaussline.worker.errors import NotFound
 
 
@@ -25,6 +27,7 @@ class WorkerState:
         alive: its heartbeat has not run out.
         models, trials: version by model, and by `model/channel` of a trial.
         refused: why a version cannot be used, by model or `model/channel`.
+        worker_set: the set of workers that it belongs to.
     """
 
     name: str
@@ -35,6 +38,7 @@ class WorkerState:
     models: Mapping[str, int]
     trials: Mapping[str, int]
     refused: Mapping[str, str]
+    worker_set: str = MAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,22 @@ class PendingState:
 
     messages: int
     age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetState:
+    """One set of workers: how many live, how many cameras it settles, and what became of the copies for it.
+
+    Attributes:
+        models: that its workers alone judge by; of `main` nothing stands here.
+    """
+
+    name: str
+    alive: int
+    cameras: int
+    copied_cameras: int
+    models: frozenset[str]
+    counts: SetCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +89,17 @@ class LineState:
     memory_bytes: int
     memory_max_bytes: int
     learners: tuple[LearnerState, ...] = ()
+    sets: tuple[SetState, ...] = ()
 
     @property
     def alive(self) -> int:
         """Workers whose heart beats."""
         return sum(worker.alive for worker in self.workers)
+
+    def followers(self, model: str) -> list[WorkerState]:
+        """Living workers that ought to judge by a model: those of the sets that name it, else those of `main`."""
+        own = {each.name for each in self.sets if model in each.models} or {MAIN}
+        return [worker for worker in self.workers if worker.alive and worker.worker_set in own]
 
 
 class LineReader:
@@ -90,6 +116,7 @@ class LineReader:
     def read(self) -> LineState:
         """The state now. Raises BrokerUnavailable, BrokerError."""
         ledger = read_ledger(self._client, self._line)
+        workers = read_workers(self._client, self._line)
         pointers = tuple(self._registry.pointers())
         with translated("reading the state of the line"):
             memory = self._client.info("memory")
@@ -98,7 +125,7 @@ class LineReader:
             self._line,
             ledger,
             self._pending(ledger),
-            self._workers(),
+            workers,
             pointers,
             self._registry.pins(),
             self._stated(pointers),
@@ -108,7 +135,29 @@ class LineReader:
             int(memory["used_memory"]),
             int(memory.get("maxmemory", 0)),
             self._learners.read((pointer.model for pointer in pointers), ledger.now_us),
+            self._read_sets(workers),
         )
+
+    def _read_sets(self, workers: Sequence[WorkerState]) -> tuple[SetState, ...]:
+        """`main` first, and alone where no other set was ever declared."""
+        sets = Sets(self._client, self._line)
+        declared = sets.read()
+        foreign = foreign_models(declared, read_cameras(self._client, self._line)) if declared else set()
+        stand = list(sets.assignments().values()) if declared else []
+        found = []
+        for name in (MAIN, *declared):
+            models = set(declared[name].models.values()) & foreign if name in declared else set()
+            found.append(
+                SetState(
+                    name,
+                    sum(worker.alive and worker.worker_set == name for worker in workers),
+                    sum(each.settled_by == name for each in stand),
+                    sum(each.copied_to == name for each in stand),
+                    frozenset(models),
+                    sets.counts(name),
+                )
+            )
+        return tuple(found)
 
     def _pending(self, ledger: Ledger) -> dict[str, PendingState]:
         cameras = [row.camera for row in ledger.rows]
@@ -126,17 +175,6 @@ class LineReader:
             else:
                 found[camera] = PendingState(0, 0.0)  # no group yet, or nothing in anybody's hands
         return found
-
-    def _workers(self) -> tuple[WorkerState, ...]:
-        with translated("reading the workers"):
-            raw = {name.decode(): json.loads(text) for name, text in self._client.hgetall(self._keys.workers).items()}
-            pipeline = self._client.pipeline(transaction=False)
-            for name in raw:
-                pipeline.exists(self._keys.worker(name))
-            alive = pipeline.execute()
-        return tuple(
-            _worker(name, bool(beats), said) for (name, said), beats in sorted(zip(raw.items(), alive, strict=True))
-        )
 
     def _stated(self, pointers: tuple[Pointer, ...]) -> dict[str, float]:
         rates = {}
@@ -165,6 +203,20 @@ class LineReader:
         return behind
 
 
+def read_workers(client: Redis, line: str) -> tuple[WorkerState, ...]:
+    """Every worker that said something of itself, the dead ones among them, by name."""
+    keys = Keys(line)
+    with translated("reading the workers"):
+        raw = {name.decode(): json.loads(text) for name, text in client.hgetall(keys.workers).items()}
+        pipeline = client.pipeline(transaction=False)
+        for name in raw:
+            pipeline.exists(keys.worker(name))
+        alive = pipeline.execute()
+    return tuple(
+        _worker(name, bool(beats), said) for (name, said), beats in sorted(zip(raw.items(), alive, strict=True))
+    )
+
+
 def _worker(name: str, alive: bool, said: dict[str, Any]) -> WorkerState:
     return WorkerState(
         name,
@@ -175,4 +227,5 @@ def _worker(name: str, alive: bool, said: dict[str, Any]) -> WorkerState:
         dict(said.get("models", {})),
         dict(said.get("trials", {})),
         dict(said.get("refused", {})),
+        str(said.get("set", MAIN)),
     )

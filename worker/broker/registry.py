@@ -95,6 +95,11 @@ class Registry:
         self._publish = Script("publish_version")
         self._move = Script("move_pointer")
 
+    @property
+    def line(self) -> str:
+        """Name of the line."""
+        return self._keys.line
+
     # --- artefacts ---------------------------------------------------------------------------------------------------
     def store(self, data: bytes) -> str:
         """Store an artefact; its SHA-256. Storing the same bytes again changes nothing."""

@@ -1,13 +1,15 @@
 """Collecting model versions that nobody needs: what a pointer or a pin names is never deleted.
 
-A version is needed while a channel points at it, while it is pinned, while it is where `rollback` would lead, or while
-it is young or among the newest. Its record stays (a verdict that names it can still be explained); its artefact goes,
-chunk by chunk where no other artefact shares it.
+A version is needed while a channel points at it, while it is pinned, or while it is where `rollback` would lead. It
+stays while it is young, among the newest, or while a kept frame names it, so that the frame's verdict can be verified;
+only the bound in bytes goes before these. Its record stays (a verdict that names it can still be explained); its
+artefact goes, chunk by chunk where no other artefact shares it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,6 +19,9 @@ from gaussline.worker.broker.script import Script
 from gaussline.worker.contract.clock import from_text
 from gaussline.worker.contract.keys import Keys
 
+PAGE = 500
+_DIGEST = re.compile(rb'"model":\{[^{}]*"digest":"([0-9a-f]{64})"')
+
 
 @dataclass(frozen=True, slots=True)
 class Keep:
@@ -25,7 +30,7 @@ class Keep:
     Attributes:
         newest: versions of each model, the newest first.
         max_age_s: versions younger than this stay.
-        max_bytes: artefacts of each model, together; beyond it young and newest ones go too, the oldest first.
+        max_bytes: artefacts of each model, together; beyond it these go too, the oldest first.
     """
 
     newest: int = 20
@@ -53,8 +58,12 @@ class Collector:
 
     def plan(self) -> list[Collectable]:
         """What would go now. Raises BrokerError."""
-        now_us = time_us(self._client)
-        return [found for model in self._registry.models() for found in self._plan_model(model, now_us)]
+        now_us, named = time_us(self._client), self._named_by_kept_frames()
+        return [found for model in self._registry.models() for found in self._plan_model(model, now_us, named)]
+
+    def step(self) -> list[tuple[Collectable, int]]:
+        """Delete what may go; each with the bytes that it freed."""
+        return [(found, self.collect(found)) for found in self.plan()]
 
     def collect(self, found: Collectable) -> int:
         """Delete a version's artefact; the bytes freed, 0 where something points at it by now."""
@@ -73,7 +82,20 @@ class Collector:
                     self._client.unlink(self._keys.blob(name))
         return freed
 
-    def _plan_model(self, model: str, now_us: int) -> Iterator[Collectable]:
+    def _named_by_kept_frames(self) -> set[str]:
+        """Digests that the verdicts of kept frames name; read in pages, for there may be many."""
+        digests: set[str] = set()
+        with translated("reading the verdicts of kept frames"):
+            names = self._client.zrange(self._keys.kept, 0, -1)
+            for start in range(0, len(names), PAGE):
+                keys = [self._keys.kept_verdict(name.decode()) for name in names[start : start + PAGE]]
+                for text in self._client.mget(keys):
+                    found = None if text is None else _DIGEST.search(text)
+                    if found is not None:
+                        digests.add(found[1].decode())
+        return digests
+
+    def _plan_model(self, model: str, now_us: int, named: set[str]) -> Iterator[Collectable]:
         versions = [each for each in self._registry.versions(model) if self._there(each.digest)]
         needed = self._needed(model)
         newest = {each.number for each in versions[-self._keep.newest :]} if self._keep.newest else set()
@@ -86,7 +108,7 @@ class Collector:
             age_s = (now_us - from_text(version.created_at)) / 1e6
             if held > self._keep.max_bytes:
                 why = f"{held} bytes of this model's artefacts are over {self._keep.max_bytes}"
-            elif version.number not in newest and age_s > self._keep.max_age_s:
+            elif version.digest not in named and version.number not in newest and age_s > self._keep.max_age_s:
                 why = f"{age_s / 86_400:.0f} days old, and not among the newest {self._keep.newest}"
             else:
                 continue

@@ -12,6 +12,7 @@ from dataclasses import replace
 from gaussline.worker.broker.admission import Admission, Answer, Request, Status
 from gaussline.worker.broker.cameras import DEFAULT_MODEL, read_cameras, set_camera
 from gaussline.worker.broker.client import Redis
+from gaussline.worker.broker.sets import Sets
 from gaussline.worker.contract.dead_letter import METADATA_ONLY, DeadLetter
 from gaussline.worker.contract.frame import Frame, decode_batch, encode_batch, frame_id
 from gaussline.worker.contract.keys import check_name
@@ -58,6 +59,10 @@ class Retrier:
             self._open[camera] = _Door(admission, admission.open({"model": model}))
             if camera in settings and settings[camera].model != model:
                 set_camera(self._client, self._line, camera, model=model)
+            sets = Sets(self._client, self._line)
+            stands = sets.assignments([original, camera])
+            if stands[camera].settled_by != stands[original].settled_by:
+                sets.move(camera, stands[original].settled_by, by="dead retry", seen=stands[camera])
         return self._open[camera]
 
 

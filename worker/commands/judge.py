@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
 
 from gaussline.worker.broker.control import Control
+from gaussline.worker.broker.retention import Collector, Keep
 from gaussline.worker.commands.console import err, out
 from gaussline.worker.commands.options import Json, Line, RedisUrl, open_line
 from gaussline.worker.commands.signals import on_signals
@@ -24,6 +26,7 @@ EPILOG = """Examples:
 Trials are begun with 'gaussline models promote NAME VERSION --canary 10% --for 30m', and shown by 'gaussline models
 trials NAME'. One judge a line is enough; a second one changes nothing, and takes over when the first ends."""
 PERIOD_S = 1.0
+COLLECT_S = 60.0
 
 
 def judge(
@@ -36,7 +39,11 @@ def judge(
     line: Line = None,
     as_json: Json = False,
 ) -> None:
-    """Judge the line's trials: count canary and shadow against stable; promote, hold or roll back by their rules."""
+    """Judge the line's trials: count canary and shadow against stable; promote, hold or roll back by their rules.
+
+    Once a minute it deletes artefacts of versions that nothing needs any more (GAUSSLINE_MODELS_…), as 'gaussline
+    models gc' does.
+    """
     from prometheus_client import CollectorRegistry
 
     from gaussline.worker.commands.checks import port_is_free, redis_is_sound, report
@@ -56,6 +63,9 @@ def judge(
     away: list[str] = []
     judging = TrialJudge(opened.client, opened.line)
     control = Control(opened.client, opened.line)
+    settings = opened.settings
+    keep = Keep(settings.models_newest, settings.models_max_age_s, settings.models_max_bytes)
+    collector, collected_s = Collector(opened.client, opened.line, keep), time.monotonic()
     stopping = threading.Event()
 
     def tell(ruling: Ruling) -> None:
@@ -83,6 +93,11 @@ def judge(
                 for ruling in judging.step():
                     tell(ruling)
                 away.clear()
+                if time.monotonic() - collected_s >= COLLECT_S:
+                    for found, freed in collector.step():
+                        what = f"{found.version.model} version {found.version.number}"
+                        err().print(f"{what}: {freed} bytes freed; {found.why}", highlight=False, markup=False)
+                    collected_s = time.monotonic()
                 control.wait(PERIOD_S)
             except BrokerError as error:
                 away[:] = [str(error)]

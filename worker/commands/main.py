@@ -43,6 +43,7 @@ COMMANDS = {
     "bridge": ("gaussline.worker.commands.bridge", "app", "Verdicts to an MES that speaks no Redis: webhook, mqtt, …"),
     "ledger": ("gaussline.worker.commands.ledger", "ledger", "The balance of every camera."),
     "cameras": ("gaussline.worker.commands.cameras", "app", "Cameras: list, set."),
+    "sets": ("gaussline.worker.commands.sets", "app", "A new backbone through workers of its own: add, copy, move, …"),
     "subscribers": ("gaussline.worker.commands.subscribers", "app", "Durable cursors: list, register, unregister."),
     "kept": ("gaussline.worker.commands.kept", "app", "Kept frames: list, get."),
     "acl": ("gaussline.worker.commands.acl", "acl", "Redis users of a line, each with the least it needs."),

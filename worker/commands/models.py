@@ -129,6 +129,9 @@ def promote(
     min_frames: Annotated[int, typer.Option(help="Frames judged by both before anything is concluded.", min=1)] = (
         DEFAULT_FRAMES
     ),
+    force: Annotated[
+        bool, typer.Option("--force", help="Though the version is not whole, or no worker could judge by it.")
+    ] = False,
     hold: Annotated[
         bool, typer.Option("--hold", help="Do not promote it when the trial went well: wait for me.")
     ] = False,
@@ -147,6 +150,10 @@ def promote(
     planned = trials.plan_trial(canary, canary_camera or [], shadow, for_, abort_if, min_frames, hold)
     opened = open_line(redis_url, line)
     registry = Registry(opened.client, opened.line)
+    if not force:
+        from gaussline.worker.commands.fitness import check_fit
+
+        check_fit(opened.client, opened.line, name, number)
     if planned is None:
         _say(registry.promote(name, number, by=who(by), note=note), as_json)
         return

@@ -132,6 +132,7 @@ def status_dict(state: LineState, rates: dict[str, float], failed: list[dict[str
                 "name": worker.name,
                 "alive": worker.alive,
                 "host": worker.host,
+                "set": worker.worker_set,
                 "runtime": worker.runtime,
                 "models": dict(worker.models),
                 "trials": dict(worker.trials),
@@ -232,13 +233,13 @@ def _cameras(state: LineState, rates: dict[str, float]) -> Table:
 
 def _workers(state: LineState) -> Table:
     table = Table(expand=True)
-    for name in ("worker", "state", "host", "runs", "judges by"):
+    for name in ("worker", "set", "state", "host", "runs", "judges by"):
         table.add_column(name, no_wrap=name != "judges by")
     for worker in state.workers:
         versions = [f"{name} {version}" for name, version in {**worker.models, **worker.trials}.items()]
         refused = [f"[red]refuses {name} {why}[/]" for name, why in worker.refused.items()]
         alive = "alive" if worker.alive else "[red]dead[/]"
-        table.add_row(worker.name, alive, worker.host, worker.runtime, ", ".join(versions + refused))
+        table.add_row(worker.name, worker.worker_set, alive, worker.host, worker.runtime, ", ".join(versions + refused))
     return table
 
 

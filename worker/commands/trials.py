@@ -143,20 +143,34 @@ def unpin(name: Name, redis_url: RedisUrl = None, line: Line = None) -> None:
 
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
-    newest: Annotated[int, typer.Option(help="Versions of each model that stay in any case.", min=0)] = 20,
-    max_age_days: Annotated[float, typer.Option(help="Versions younger than this stay.", min=0.0)] = 30.0,
-    max_bytes: Annotated[int, typer.Option(help="Bytes of each model's artefacts; over it the oldest go.", min=0)] = 4
-    * 2**30,
+    newest: Annotated[
+        int | None, typer.Option(help="Versions of each model that stay; default GAUSSLINE_MODELS_NEWEST.", min=0)
+    ] = None,
+    max_age_days: Annotated[
+        float | None, typer.Option(help="Younger ones stay; default GAUSSLINE_MODELS_MAX_AGE_S.", min=0.0)
+    ] = None,
+    max_bytes: Annotated[
+        int | None,
+        typer.Option(help="Bytes of a model's artefacts; default GAUSSLINE_MODELS_MAX_BYTES."),
+    ] = None,
     redis_url: RedisUrl = None,
     line: Line = None,
     as_json: Json = False,
 ) -> None:
     """Delete artefacts of versions that nothing needs. What a pointer, a pin or a rollback needs is never deleted.
 
+    'gaussline judge' does the same once a minute, by the settings.
+
     Example: gaussline models gc --dry-run --newest 5 --max-age-days 7
     """
     opened = open_line(redis_url, line)
-    collector = Collector(opened.client, opened.line, Keep(newest, max_age_days * 86_400.0, max_bytes))
+    settings = opened.settings
+    keep = Keep(
+        settings.models_newest if newest is None else newest,
+        settings.models_max_age_s if max_age_days is None else max_age_days * 86_400.0,
+        settings.models_max_bytes if max_bytes is None else max_bytes,
+    )
+    collector = Collector(opened.client, opened.line, keep)
     rows: list[dict[str, Any]] = []
     for found in collector.plan():
         freed = found.version.size_bytes if dry_run else collector.collect(found)

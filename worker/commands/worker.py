@@ -30,6 +30,8 @@ EPILOG = """Examples:
 
   gaussline worker --devices all                          (one supervised process for each GPU, on ports 9108, 9109, …)
 
+  gaussline worker --set b4 --weights efficientnet_b4.pth
+
   gaussline worker --check
 
 Every setting is an environment variable too (GAUSSLINE_BATCH_WAIT_MS, GAUSSLINE_INTAKE_BYTES, …)."""
@@ -39,6 +41,9 @@ RETRY_S = (0.1, 1.0)
 def worker(
     weights: Annotated[Path | None, typer.Option(help="Weights file; default GAUSSLINE_WEIGHTS.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of this worker; none makes one of host and process.")] = None,
+    worker_set: Annotated[
+        str | None, typer.Option("--set", help="Set of workers that it belongs to, see 'gaussline sets'; default main.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     devices: Annotated[
         str | None,
@@ -67,6 +72,7 @@ def worker(
     options = {
         "weights": weights,
         "worker_name": name,
+        "worker_set": worker_set,
         "device": device,
         "http_host": http_host,
         "http_port": http_port,
@@ -98,7 +104,7 @@ def _check(settings: Settings) -> None:
     from gaussline.worker.broker.kept_store import open_kept_store
     from gaussline.worker.broker.registry import Registry
     from gaussline.worker.commands.checks import port_is_free, redis_is_sound, report
-    from gaussline.worker.engine.book import first_model
+    from gaussline.worker.engine.book import first_model_of
     from gaussline.worker.engine.host import Host
 
     host = Host(settings)
@@ -116,7 +122,7 @@ def _check(settings: Settings) -> None:
     def line() -> str:
         if not answers:
             return f"line {settings.line}: not looked at, for Redis does not answer"
-        found = first_model(Registry(host.client, settings.line))
+        found = first_model_of(Registry(host.client, settings.line), host.client, settings.worker_set)
         if found is None:
             return f"line {settings.line}: no model is promoted yet, a worker would wait for one"
         host.open(found[1])

@@ -17,6 +17,9 @@ GROUP = "workers"
 ABSENT = "absent"
 """Behind a line's prefix: a key that never exists; `broker.script` says what it keeps from happening in a Cluster."""
 
+MAIN = "main"
+"""The set of workers that settles every camera that nobody moved to another."""
+
 NAME_MAX_CHARS = 64
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
@@ -106,6 +109,45 @@ class Keys:
     def events(self) -> str:
         """Stream, capped: control events (a camera appeared, a pointer moved). A hint to re-read, never the truth."""
         return self.prefix + "events"
+
+    # --- sets of workers -------------------------------------------------------------------------------------------
+    @property
+    def sets(self) -> str:
+        """Hash: set of workers -> JSON (models, max_bytes, at, by, note); `main` has none."""
+        return self.prefix + "sets"
+
+    @property
+    def set_history(self) -> str:
+        """Stream, capped: every change of sets and every move of a camera: who, when, why."""
+        return self.prefix + "set-history"
+
+    def set_state(self, set: str) -> str:
+        """Hash: max_bytes, and what became of the copies for one set: copied, shed, taken, results, bytes."""
+        return f"{self.prefix}set:{set}"
+
+    def copies(self, set: str) -> str:
+        """Stream: copies of frames for one set, bounded by bytes; lossy."""
+        return f"{self.prefix}copies:{set}"
+
+    def copy_payload(self, set: str, entry_id: str) -> str:
+        """String: the frame batch of one copy, in its own key because no script is to touch it."""
+        return f"{self.prefix}copy:{set}:{entry_id}"
+
+    def set_results(self, set: str) -> str:
+        """Stream, capped: what one set says of the copies it was shown."""
+        return f"{self.prefix}set-results:{set}"
+
+    def set_ready(self, set: str) -> str:
+        """Sorted set: as `ready`, of the cameras that one set settles; of `main` that itself."""
+        return self.ready if set == MAIN else f"{self.ready}:{set}"
+
+    def set_due(self, set: str) -> str:
+        """Sorted set: as `due`, of the same cameras."""
+        return self.due if set == MAIN else f"{self.due}:{set}"
+
+    def set_bell(self, set: str) -> str:
+        """List: as `bell`, for the workers of one set."""
+        return self.bell if set == MAIN else f"{self.bell}:{set}"
 
     # --- what comes out --------------------------------------------------------------------------------------------
     @property

@@ -7,14 +7,17 @@ compute stage only ever reads the current page. A model that cannot be loaded le
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from gaussline.worker.broker.cameras import DEFAULT_MODEL, read_cameras
 from gaussline.worker.broker.client import Redis
 from gaussline.worker.broker.registry import Pointer, Registry
+from gaussline.worker.broker.sets import Sets, foreign_models
 from gaussline.worker.contract.artefact import Artefact
+from gaussline.worker.contract.clock import from_text
+from gaussline.worker.contract.keys import MAIN
 from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.trial import CANARY, CHANNELS, SHADOW, STABLE, Selection
 from gaussline.worker.contract.verdict import ModelRef
@@ -22,6 +25,8 @@ from gaussline.worker.engine.observer import Observer
 from gaussline.worker.errors import ModelError, NotFound
 
 Prepared = TypeVar("Prepared")
+SWAP_S = 2.0
+"""A promoted version is in use after so long, or the worker is not ready, and says why."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +47,8 @@ class Page(Generic[Prepared]):
         canaries: model name -> the version on trial, and whose frames it decides.
         shadows: model name -> the version that is scored for every frame and decides none.
         refused: `model`, or `model/channel` of a trial -> why its version cannot be used.
+        default_model: of cameras that are not registered yet.
+        copied: cameras whose frames this worker's set is only shown.
     """
 
     entries: Mapping[str, Entry[Prepared]]
@@ -49,6 +56,8 @@ class Page(Generic[Prepared]):
     refused: Mapping[str, str]
     canaries: Mapping[str, tuple[Entry[Prepared], Selection]] = field(default_factory=dict)
     shadows: Mapping[str, Entry[Prepared]] = field(default_factory=dict)
+    default_model: str = DEFAULT_MODEL
+    copied: frozenset[str] = frozenset()
 
     def find(self, camera: str) -> Entry[Prepared] | None:
         """The model that judges a camera, None where there is none."""
@@ -56,7 +65,7 @@ class Page(Generic[Prepared]):
 
     def model_name(self, camera: str) -> str:
         """Name of the model a camera is judged by; cameras that are not registered yet take the default one."""
-        return self.camera_models.get(camera, DEFAULT_MODEL)
+        return self.camera_models.get(camera, self.default_model)
 
     def canary_for(self, name: str, camera: str, identity: str) -> Entry[Prepared] | None:
         """The canary that decides this frame of a camera of model `name`, None where stable does."""
@@ -69,17 +78,27 @@ class ModelBook(Generic[Prepared]):
 
     Args:
         prepare: checks a model against the backbone, puts it on the device and warms it up. Raises ModelError.
+        worker_set: whose workers' page it is: models that other sets alone judge by are left to them.
     """
 
     def __init__(
-        self, client: Redis, line: str, prepare: Callable[[Model], Prepared], observer: Observer | None = None
+        self,
+        client: Redis,
+        line: str,
+        prepare: Callable[[Model], Prepared],
+        observer: Observer | None = None,
+        *,
+        worker_set: str = MAIN,
     ) -> None:
         self._client = client
         self._line = line
         self._registry = Registry(client, line)
+        self._sets = Sets(client, line)
+        self._set = worker_set
         self._prepare = prepare
         self._observer = observer or Observer()
         self._page: Page[Prepared] = Page({}, {}, {})
+        self._follows: Callable[[str], bool] = lambda model: False
         self._held: dict[tuple[str, str], Entry[Prepared]] = {}
         self._tried: dict[tuple[str, str], str] = {}
         self._refused: dict[tuple[str, str], str] = {}
@@ -91,8 +110,13 @@ class ModelBook(Generic[Prepared]):
 
     def refresh(self) -> Page[Prepared]:
         """Read pointers and cameras, load what is new, turn the page. Raises BrokerError where Redis cannot say."""
-        cameras = {name: settings.model for name, settings in read_cameras(self._client, self._line).items()}
-        pointers = {(each.model, each.channel): each for each in self._registry.pointers() if each.channel in CHANNELS}
+        scope = self._scope()
+        self._follows = scope.follows
+        pointers = {
+            (each.model, each.channel): each
+            for each in self._registry.pointers()
+            if each.channel in CHANNELS and scope.follows(each.model)
+        }
         for gone in [key for key in (*self._held, *self._tried, *self._refused) if key not in pointers]:
             if self._held.pop(gone, None) is not None:
                 self._observer.model_dropped(*gone)
@@ -103,7 +127,7 @@ class ModelBook(Generic[Prepared]):
             self._follow(key, pointers[key])
         self._page = Page(
             {model: entry for (model, channel), entry in self._held.items() if channel == STABLE},
-            cameras,
+            scope.camera_models,
             {
                 model if channel == STABLE else f"{model}/{channel}": why
                 for (model, channel), why in self._refused.items()
@@ -114,8 +138,50 @@ class ModelBook(Generic[Prepared]):
                 if channel == CANARY
             },
             {model: entry for (model, channel), entry in self._held.items() if channel == SHADOW},
+            scope.default_model,
+            scope.copied,
         )
         return self._page
+
+    def behind(self, now_us: int) -> list[str]:
+        """Models whose stable version should be in use by now and is not, and why. Raises BrokerError.
+
+        Asks Redis itself: a watch that is stuck must not hide that it is.
+        """
+        page, said = self._page, [f"model {name} {why}" for name, why in self._page.refused.items() if "/" not in name]
+        for pointer in self._registry.pointers():
+            if pointer.channel != STABLE or not self._follows(pointer.model):
+                continue
+            entry = page.entries.get(pointer.model)
+            if entry is not None and entry.ref.digest == pointer.digest:
+                continue
+            late_s = (now_us - from_text(pointer.moved_at)) / 1e6
+            if late_s > SWAP_S and pointer.model not in page.refused:
+                before = "none" if entry is None else f"version {entry.ref.version}"
+                said.append(
+                    f"model {pointer.model} version {pointer.version}: promoted {late_s:.1f} s ago and not in use yet; "
+                    f"{before} judges"
+                )
+        return said
+
+    def _scope(self) -> _Scope:
+        """What this worker's set judges, and by which models."""
+        cameras = read_cameras(self._client, self._line)
+        declared = self._sets.read()
+        if self._set == MAIN:
+            others = foreign_models(declared, cameras)
+            return _Scope({name: each.model for name, each in cameras.items()}, lambda model: model not in others)
+        own = declared.get(self._set)
+        if own is None:  # it was removed; its cameras were moved away before
+            return _Scope({}, lambda model: False)
+        models = {name: own.model_for(each.model) or each.model for name, each in cameras.items()}
+        stand = self._sets.assignments(list(cameras)).values()
+        return _Scope(
+            models,
+            frozenset(own.models.values()).__contains__,
+            own.model_for(DEFAULT_MODEL) or DEFAULT_MODEL,
+            frozenset(each.camera for each in stand if each.settled_by != self._set),
+        )
 
     def _follow(self, key: tuple[str, str], pointer: Pointer) -> None:
         held = self._held.get(key)
@@ -150,14 +216,38 @@ class ModelBook(Generic[Prepared]):
         return Entry(ref, model, prepared)
 
 
-def first_model(registry: Registry, wanted: str | None = None) -> tuple[Pointer, Model] | None:
-    """The model whose backbone a starting worker takes: the wanted one's stable version, else the default's, else any.
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What one set judges: cameras by model, whether a model is its business, and what it is only shown."""
+
+    camera_models: Mapping[str, str]
+    follows: Callable[[str], bool]
+    default_model: str = DEFAULT_MODEL
+    copied: frozenset[str] = frozenset()
+
+
+def first_model_of(registry: Registry, client: Redis, worker_set: str) -> tuple[Pointer, Model] | None:
+    """The model whose backbone a worker of a set takes at its start; None where there is none yet. Raises NotFound."""
+    declared = Sets(client, registry.line).read()
+    if worker_set == MAIN:
+        return first_model(registry, avoid=foreign_models(declared, read_cameras(client, registry.line)))
+    for name in dict.fromkeys(declared[worker_set].models.values()) if worker_set in declared else ():
+        if registry.pointer(name) is not None:
+            return first_model(registry, name)
+    return None
+
+
+def first_model(
+    registry: Registry, wanted: str | None = None, avoid: Collection[str] = ()
+) -> tuple[Pointer, Model] | None:
+    """The model whose backbone a starting worker takes: the wanted one's stable version, else the default's, else any
+    that is not to be avoided.
 
     None where nothing is promoted yet. Raises GausslineError where the artefact cannot be read.
     """
     stable = {pointer.model: pointer for pointer in registry.pointers() if pointer.channel == STABLE}
     for name in (wanted, DEFAULT_MODEL, *sorted(stable)):
-        if name is not None and name in stable:
+        if name is not None and name in stable and name not in avoid:
             pointer = stable[name]
             artefact = Artefact.unpack(registry.fetch(pointer.digest), pointer.digest, checked=True)
             return pointer, Model.from_artefact(artefact, moments=False)

@@ -12,18 +12,22 @@ from typing import Any
 
 from gaussline.worker.broker.client import Redis, open_redis, time_us
 from gaussline.worker.broker.control import Control
+from gaussline.worker.broker.copies import SetResults
 from gaussline.worker.broker.dead_letters import DeadLetters
+from gaussline.worker.broker.feature_log import age_features
 from gaussline.worker.broker.heartbeat import Heartbeat
 from gaussline.worker.broker.heat_maps import HeatMaps
 from gaussline.worker.broker.intake import Intake
+from gaussline.worker.broker.kept import KeptFrames
 from gaussline.worker.broker.kept_store import open_kept_store
 from gaussline.worker.broker.registry import Registry
 from gaussline.worker.broker.settle import SettleBounds, Settler
 from gaussline.worker.broker.verdicts import trim_verdicts
+from gaussline.worker.contract.keys import MAIN
 from gaussline.worker.contract.limits import MessageLimits
 from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.trial import CANARY, SHADOW
-from gaussline.worker.engine.book import ModelBook, Page, first_model
+from gaussline.worker.engine.book import ModelBook, Page, first_model_of
 from gaussline.worker.engine.clock import RedisClock
 from gaussline.worker.engine.garbage import freeze_start_up
 from gaussline.worker.engine.isolated_main import about
@@ -43,6 +47,7 @@ KEPT_INDEX_BYTES = 64 * 2**20
 """Most bytes of kept frames' verdicts in Redis where the frames lie elsewhere: about 50,000 frames."""
 WATCH_S = 1.0
 """How soon a moved pointer is seen where its event was lost."""
+AGE_PAGES = 20
 AGE_S = 30.0
 """How often dead letters over their age are removed where no newer ones come."""
 
@@ -113,7 +118,7 @@ class Host:
         control = Control(self.client, self.settings.line)
         while not self._stopping.is_set():
             try:
-                found = first_model(registry)
+                found = first_model_of(registry, self.client, self.settings.worker_set)
                 if found is not None:
                     return found[1]
                 self._observer.turned("waiting")
@@ -147,6 +152,7 @@ class Host:
                 self.name,
                 claim_after_s=settings.claim_after_s,
                 slow_claim_after_s=settings.slow_claim_after_s,
+                worker_set=settings.worker_set,
             ),
             Settler(self._connect(), settings.line, settle_bounds(settings)),
             loaded.judge,
@@ -169,6 +175,9 @@ class Host:
             observer=self._observer,
             kept=None if store is None else KeptOutlet(store, self._observer),
             isolated=IsolatedProcess(lambda: about(settings, runtime), limits=limits, now_us=self.clock),
+            results=None
+            if settings.worker_set == MAIN
+            else SetResults(self._connect(), settings.line, settings.worker_set),
         )
         self._heartbeat = Heartbeat(
             self._connect(),
@@ -231,6 +240,7 @@ class Host:
         return {
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "set": self.settings.worker_set,
             "runtime": str(self.runtime),
             "models": {} if page is None else {name: entry.ref.version for name, entry in page.entries.items()},
             "trials": {} if page is None else _trials(page),
@@ -241,15 +251,16 @@ class Host:
         """Whether it can judge, and if not, why not."""
         reasons = []
         if self._book is None:
-            reasons.append("no model is promoted yet, or its backbone is still loading")
+            of_set = "" if self.settings.worker_set == MAIN else f" for set {self.settings.worker_set}"
+            reasons.append(f"no model is promoted yet{of_set}, or its backbone is still loading")
         else:
-            page = self._book.page
-            if not page.entries:
+            if not self._book.page.entries:
                 reasons.append("no model is loaded")
-            # A version on trial that cannot be loaded stops nothing: the judge is told of it with the heartbeat.
-            reasons += [f"model {name} {why}" for name, why in page.refused.items() if "/" not in name]
         try:
             self.client.ping()
+            # A version on trial that cannot be loaded stops nothing: the judge is told of it with the heartbeat.
+            if self._book is not None and self.clock is not None:
+                reasons += self._book.behind(self.clock())
         except Exception as error:  # whatever it is, Redis did not answer
             reasons.append(f"Redis does not answer: {type(error).__name__}")
         if self._stopping.is_set():
@@ -262,6 +273,19 @@ class Host:
         return 0 if self._worker is None else self._worker.held_bytes
 
     # --- the watch ---------------------------------------------------------------------------------------------------
+    def _let_old_go(self, client: Redis) -> None:
+        """What is over its age and is not pushed out by newer things; a bounded piece of it a turn."""
+        settings = self.settings
+        assert self._book is not None
+        kept = KeptFrames(client, settings.line)
+        for _ in range(AGE_PAGES):
+            if not kept.age(settings.kept_max_age_s):
+                break
+        for model in self._book.page.entries:
+            for _ in range(AGE_PAGES):
+                if not age_features(client, settings.line, model, settings.features_max_age_s):
+                    break
+
     def _watch(self) -> None:
         """Beside the stages: turn the page when pointers move, trim what may go, follow Redis's clock."""
         client = self._connect()
@@ -284,6 +308,7 @@ class Host:
                 )
                 if time.monotonic() - aged_s >= AGE_S:
                     letters.age(self.settings.dead_max_age_s)
+                    self._let_old_go(client)
                     aged_s = time.monotonic()
                 ring.trim()
                 self._observer.turned("watch")

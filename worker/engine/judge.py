@@ -115,7 +115,7 @@ class BackboneJudge:
             for row, judgement in zip(members, self._under(page, name, own, frames), strict=True):
                 outcomes[row] = judgement
         if levels is not None:
-            self._explain(page, outcomes, identities, place, features, levels)
+            self._explain(page, outcomes, cameras, identities, place, features, levels)
         decided = [outcome for outcome in outcomes if outcome is not None]
         return decided, Timing(middle - begin, time.perf_counter() - middle)
 
@@ -123,18 +123,22 @@ class BackboneJudge:
         self,
         page: Page[PreparedModel],
         outcomes: list[Judgement | Refusal | None],
+        cameras: Sequence[str],
         identities: Sequence[str],
         place: dict[int, int],
         features: list[torch.Tensor],
         levels: Maps,
     ) -> None:
-        """Offer the failed frames of a batch for their heat maps, and name the maps in their judgements."""
+        """Offer the failed frames of a batch for their heat maps, and name the maps in their judgements.
+
+        Copies get none: the ring of maps belongs to verdicts.
+        """
         assert self.maps is not None
         canaries = [entry for entry, _ in page.canaries.values()]
         models = {entry.ref: entry.model for entry in (*page.entries.values(), *canaries)}
         for row, index in place.items():
             outcome = outcomes[row]
-            if isinstance(outcome, Judgement) and outcome.failed:
+            if isinstance(outcome, Judgement) and outcome.failed and cameras[row] not in page.copied:
                 model = models[outcome.model]
                 named = self.maps.offer(identities[row], outcome.model, model, features, levels, index)
                 outcomes[row] = replace(outcome, heat_map=named)

@@ -69,7 +69,7 @@ def load_judge(
         maps=map_desk(chosen),
         pool=pool,
     )
-    book = ModelBook(client, settings.line, judge.prepare, observer)
+    book = ModelBook(client, settings.line, judge.prepare, observer, worker_set=settings.worker_set)
     book.refresh()
     return Loaded(judge, book, chosen)
 

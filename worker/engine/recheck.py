@@ -96,13 +96,12 @@ class Recheck:
             found = explain(model, pooled, all_maps.of(0), frame=name, ref=ref if name else None)
         else:
             features = extractor.extract_tensors(stack([image]))
-        distances = scorer.distances(features, prepared)
-        score = model.combination.combine(distances)
+        distances, decided = scorer.decide(features, model, prepared)
         levels = [cut.level for cut in model.spec.cuts]
         return Look(
-            score=float(score[0]),
-            p_value=float(model.working_point.p_value(score)[0]),
-            failed=bool(model.working_point.fails(score)[0]),
+            score=float(decided.scores[0]),
+            p_value=float(decided.p_values[0]),
+            failed=bool(decided.failed[0]),
             level_scores=dict(zip(levels, model.combination.by_level(distances)[0].tolist(), strict=True)),
             device=device_name(self._device),
             numeric_mode=model.spec.numeric_mode,

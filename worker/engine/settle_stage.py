@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from gaussline.worker.broker.settle import Settler
 from gaussline.worker.engine.conclude import Concluder
+from gaussline.worker.engine.copy_outlet import CopyOutlet
 from gaussline.worker.engine.credit import Credit
 from gaussline.worker.engine.decided import Decided
 from gaussline.worker.engine.kept_outlet import KeptOutlet
@@ -46,6 +47,7 @@ class SettleStage(Generic[Image]):
         observer: Observer,
         abandon: threading.Event,
         kept: KeptOutlet | None = None,
+        copies: CopyOutlet | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settler = settler
@@ -57,6 +59,7 @@ class SettleStage(Generic[Image]):
         self._observer = observer
         self._abandon = abandon
         self._kept = kept
+        self._copies = copies
         self._monotonic = monotonic
 
     def run(self) -> None:
@@ -73,9 +76,21 @@ class SettleStage(Generic[Image]):
             for frame, outcome in zip(decided.frames, decided.outcomes, strict=True):
                 if frame.work.decide(frame.offset, outcome):
                     whole.append(frame.work)
-        for start in range(0, len(whole), SETTLE_MESSAGES):
-            self.publish(whole[start : start + SETTLE_MESSAGES])
+        own = self._tell_of_copies(whole) if self._copies is not None else whole
+        for start in range(0, len(own), SETTLE_MESSAGES):
+            self.publish(own[start : start + SETTLE_MESSAGES])
         return len(whole)
+
+    def _tell_of_copies(self, works: list[MessageWork[Image]]) -> list[MessageWork[Image]]:
+        """Publish what is said of copies, which are never settled; the works that are no copies."""
+        copied = [work for work in works if work.message.copy]
+        if not copied:
+            return works
+        assert self._copies is not None
+        self._copies.put(copied)
+        self._open.remove(copied)
+        self._credit.give_back(size_bytes=sum(work.message.size_bytes for work in copied))
+        return [work for work in works if not work.message.copy]
 
     def publish(self, works: list[MessageWork[Image]]) -> None:
         """Settle messages, for as long as it takes: what is decided is never thrown away while this worker lives."""

@@ -21,12 +21,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
+from gaussline.worker.broker.copies import SetResults
 from gaussline.worker.broker.intake import Intake
 from gaussline.worker.broker.settle import Settler
 from gaussline.worker.contract.limits import MessageLimits
 from gaussline.worker.engine.batcher import Batcher
 from gaussline.worker.engine.compute_stage import ComputeStage
 from gaussline.worker.engine.conclude import Concluder
+from gaussline.worker.engine.copy_outlet import CopyOutlet
 from gaussline.worker.engine.credit import Credit
 from gaussline.worker.engine.decided import Decided
 from gaussline.worker.engine.handover import Handover
@@ -89,6 +91,7 @@ class Worker(Generic[Image]):
         observer: Observer | None = None,
         kept: KeptOutlet | None = None,
         isolated: Isolated | None = None,
+        results: SetResults | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._broker_intake = intake
@@ -150,15 +153,16 @@ class Worker(Generic[Image]):
             abandon=self._abandon,
             monotonic=monotonic,
         )
+        concluder = Concluder(
+            config.line,
+            config.name,
+            config.keep_pass_share,
+            reservoir_share=config.reservoir_share,
+            features_share=config.features_share,
+        )
         self.settle: SettleStage[Image] = SettleStage(
             settler,
-            Concluder(
-                config.line,
-                config.name,
-                config.keep_pass_share,
-                reservoir_share=config.reservoir_share,
-                features_share=config.features_share,
-            ),
+            concluder,
             self._outlet,
             self._credit,
             self._open,
@@ -166,6 +170,7 @@ class Worker(Generic[Image]):
             observer=observer,
             abandon=self._abandon,
             kept=kept,
+            copies=None if results is None else CopyOutlet(results, concluder, observer, now_us),
             monotonic=monotonic,
         )
         self._threads: list[threading.Thread] = []

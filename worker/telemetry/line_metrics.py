@@ -33,6 +33,17 @@ CAMERA_GAUGES = {
     "backlog_bytes": ("Encoded bytes of those.", "in_flight_bytes"),
     "imbalance_frames": ("Admitted less all it must equal; anything but 0 is a fault.", "imbalance"),
 }
+SET_GAUGES = {
+    "set_workers": "Living workers of a set, where there is another than main.",
+    "set_cameras": "Cameras that a set settles.",
+    "set_copied_cameras": "Cameras that a set is shown copies of.",
+    "set_waiting_bytes": "Bytes of copies that wait for a set.",
+}
+SET_COUNTERS = {
+    "set_copied_frames": "Frames copied for a set.",
+    "set_shed_frames": "Frames that were not copied, because the set's bound was reached.",
+    "set_results": "Copied frames of which a set said something.",
+}
 
 
 class LineMetrics(Collector):
@@ -68,6 +79,7 @@ class LineMetrics(Collector):
         yield from self._workers(state)
         yield from self._models(state)
         yield from self._learners(state)
+        yield from self._sets(state)
         yield from self._store(state)
         took = self._gauge("read_seconds", "How long it took to read the state of the line.")
         took.add_metric([self._line], time.perf_counter() - begin)
@@ -110,12 +122,36 @@ class LineMetrics(Collector):
         for pointer in state.pointers[:MAX_NAMES]:
             if pointer.channel != "stable":
                 continue
-            living = [worker for worker in state.workers if worker.alive]
+            living = state.followers(pointer.model)
             stale = sum(worker.models.get(pointer.model) != pointer.version for worker in living)
             skew.add_metric([self._line, pointer.model], stale)
             refused = sum(pointer.model in worker.refused for worker in living)
             refusing.add_metric([self._line, pointer.model], refused)
         yield from (alive, skew, refusing)
+
+    def _sets(self, state: LineState) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """Sets of workers; nothing where there is none beside `main`."""
+        for name, text in SET_GAUGES.items():
+            gauge = self._gauge(name, text, "set")
+            for each in state.sets[:MAX_NAMES] if len(state.sets) > 1 else ():
+                values = {
+                    "set_workers": each.alive,
+                    "set_cameras": each.cameras,
+                    "set_copied_cameras": each.copied_cameras,
+                    "set_waiting_bytes": each.counts.waiting_bytes,
+                }
+                gauge.add_metric([self._line, each.name], values[name])
+            yield gauge
+        for name, text in SET_COUNTERS.items():
+            counter = self._counter(name, text, "set")
+            for each in state.sets[1:MAX_NAMES]:
+                values = {
+                    "set_copied_frames": each.counts.copied,
+                    "set_shed_frames": each.counts.shed,
+                    "set_results": each.counts.results,
+                }
+                counter.add_metric([self._line, each.name], values[name])
+            yield counter
 
     def _models(self, state: LineState) -> Iterator[GaugeMetricFamily]:
         version = self._gauge("model_version", "Version that a channel points at.", "model", "channel")

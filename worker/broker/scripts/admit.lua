@@ -35,7 +35,7 @@ local function refused(status, what)
   return {status, what}
 end
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'last_seq', 'bytes', 'vfinish', 'admitted', 'admitted_messages',
-  'group')
+  'group', 'set', 'copy')
 local known = tonumber(state[1] or '0')
 if epoch < known then
   redis.pcall('HINCRBY', KEYS[1], 'fenced', 1) -- the answer matters more than its count, at a full maxmemory too
@@ -57,7 +57,12 @@ local size = redis.call('STRLEN', KEYS[9])
 if size == 0 then return {'busy', 'memory'} end
 local now = redis.call('TIME')
 local now_us = tonumber(now[1]) * 1000000 + tonumber(now[2])
-local line = redis.call('HMGET', KEYS[5], 'bytes', 'memory_us', 'memory_full', 'vtime', 'verdicts_full')
+-- Which set of workers settles the camera: each has its own order of service.
+local ready, due, bell, vtime = KEYS[6], KEYS[7], KEYS[8], 'vtime'
+if state[8] then
+  ready, due, bell, vtime = ready .. ':' .. state[8], due .. ':' .. state[8], bell .. ':' .. state[8], 'vtime:' .. state[8]
+end
+local line = redis.call('HMGET', KEYS[5], 'bytes', 'memory_us', 'memory_full', vtime, 'verdicts_full')
 local line_bytes = tonumber(line[1] or '0')
 local memory_full = line[3] == '1'
 -- Redis's own memory: looked at ten times a second, and admission stops at 90 %, so that settling never has to.
@@ -108,9 +113,32 @@ else
 end
 redis.call('ZADD', KEYS[4], ARGV[3], id)
 if redis.call('ZCARD', KEYS[4]) > 1088 then redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1025) end
-if not redis.call('ZSCORE', KEYS[6], camera) then
-  redis.call('ZADD', KEYS[6], math.max(tonumber(line[4] or '0'), tonumber(state[4] or '0')), camera)
+if not redis.call('ZSCORE', ready, camera) then
+  redis.call('ZADD', ready, math.max(tonumber(line[4] or '0'), tonumber(state[4] or '0')), camera)
 end
-if deadline > 0 then redis.call('ZADD', KEYS[7], string.format('%.0f', deadline), camera .. '|' .. id) end
-if redis.call('LLEN', KEYS[8]) < 16 then redis.call('LPUSH', KEYS[8], '1') end
+if deadline > 0 then redis.call('ZADD', due, string.format('%.0f', deadline), camera .. '|' .. id) end
+if redis.call('LLEN', bell) < 16 then redis.call('LPUSH', bell, '1') end
+-- A copy for another set of workers, which may look at it and settles nothing. It is lossy: what is over the set's bound is
+-- shed and counted, and no trouble with it may touch the admission.
+if state[9] then
+  local prefix, other = string.sub(KEYS[5], 1, -5), state[9]
+  local about = prefix .. 'set:' .. other
+  local held = redis.pcall('HMGET', about, 'bytes', 'max_bytes')
+  local copied = false
+  if not held.err and tonumber(held[1] or '0') + size <= tonumber(held[2] or '0') then
+    local put = redis.pcall('XADD', prefix .. 'copies:' .. other, '*', 'camera', camera, 'n', frames, 'seq', ARGV[3],
+      'epoch', ARGV[2], 'at', string.format('%.0f', now_us), 'size', size)
+    if type(put) == 'string' then
+      copied = redis.pcall('COPY', ARGV[5] .. id, prefix .. 'copy:' .. other .. ':' .. put) == 1
+      if not copied then redis.pcall('XDEL', prefix .. 'copies:' .. other, put) end
+    end
+  end
+  redis.pcall('HINCRBY', about, copied and 'copied' or 'shed', frames)
+  if copied then
+    redis.pcall('HINCRBY', about, 'bytes', size)
+    bell = KEYS[8] .. ':' .. other
+    local waiting = redis.pcall('LLEN', bell)
+    if type(waiting) == 'number' and waiting < 16 then redis.pcall('LPUSH', bell, '1') end
+  end
+end
 return {'admitted', id}

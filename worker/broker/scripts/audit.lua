@@ -1,8 +1,8 @@
 -- Find messages that nobody would ever read or claim again, and bring them back: those whose entry was deleted behind our
 -- back, and those that were acknowledged by somebody who did not settle them.
--- KEYS: cameras hash, ready zset
+-- KEYS: cameras hash, ready zset of the worker's set
 -- ARGV: key prefix, consumer, most frames, most bytes, camera to go on with ('' from the first), cursor in its index,
---       most index fields to look at
+--       most index fields to look at, the worker's set
 -- Returns: {camera to go on with, cursor, list of {camera, entry id, index metadata, fields or false, deliveries, crashes}}
 --
 -- What is in the index is admitted and not settled. So its entry is in the stream, and either nobody has read it yet (it is
@@ -51,6 +51,7 @@ local function is_name(name) return #name <= 64 and string.match(name, '^[%w][%w
 
 local function audit(camera)
   if not is_name(camera) then return '0' end
+  if (redis.call('HGET', prefix .. 'camera:' .. camera, 'set') or 'main') ~= ARGV[8] then return '0' end
   local stream, index = prefix .. 'frames:' .. camera, prefix .. 'index:' .. camera
   local held, entries = redis.call('HLEN', index), 0
   if redis.call('EXISTS', stream) == 1 then entries = redis.call('XLEN', stream) end

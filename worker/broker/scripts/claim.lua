@@ -1,7 +1,7 @@
 -- Claim messages whose worker is dead, or too slow, beginning at a camera where the last call left off.
 -- KEYS: cameras hash
 -- ARGV: key prefix, consumer, idle ms for a dead worker, idle ms for a living one, most frames, most bytes,
---       camera to begin after, most cameras to look at
+--       camera to begin after, most cameras to look at, the worker's set
 -- Returns: {camera to go on after, list of {camera, entry id, index metadata or '', fields or false, deliveries, crashes}}
 -- Taking away is allowed at a full maxmemory, and makes the writes after it allowed too: who empties the memory must get at it.
 redis.call('ZREM', ARGV[1] .. 'ready', '')
@@ -80,7 +80,9 @@ for step = 0, #cameras - 1 do
   looked = looked + 1
   after = camera
   local pending = is_name(camera) and redis.pcall('XPENDING', stream, 'workers')
-  if type(pending) == 'table' and not pending.err then
+  -- Another set's cameras are claimed by its own workers: they have another backbone.
+  local ours = (redis.call('HGET', prefix .. 'camera:' .. camera, 'set') or 'main') == ARGV[9]
+  if ours and type(pending) == 'table' and not pending.err then
     for _, owner in ipairs(pending[4] or {}) do claim_of(camera, stream, owner[1]) end
   end
 end

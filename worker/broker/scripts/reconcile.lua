@@ -7,11 +7,10 @@
 -- Taking away is allowed at a full maxmemory, and makes the writes after it allowed too: who empties the memory must get at it.
 redis.call('ZREM', KEYS[2], '')
 local prefix, gone_ms = ARGV[1], tonumber(ARGV[2])
-local woken, made, forgotten = 0, 0, 0
-local totals = redis.call('HMGET', KEYS[3], 'vtime', 'swept_s')
-local vtime = tonumber(totals[1] or '0')
+local woken, made, forgotten, bells = 0, 0, 0, {}
+local totals = redis.call('HMGET', KEYS[3], 'swept_s')
 local now_s = tonumber(redis.call('TIME')[1])
-local sweep = math.abs(now_s - tonumber(totals[2] or '0')) >= 60
+local sweep = math.abs(now_s - tonumber(totals[1] or '0')) >= 60
 
 -- A name that came into the hash by another way than open_camera is nobody's.
 local function is_name(name) return #name <= 64 and string.match(name, '^[%w][%w._-]*$') ~= nil end
@@ -52,13 +51,19 @@ for _, camera in ipairs(redis.call('HKEYS', KEYS[1])) do
       made = made + 1
     end
     -- Asked of the stream itself: lengths and pending counts lie where entries were deleted.
-    if not redis.call('ZSCORE', KEYS[2], camera) and redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1] then
-      redis.call('ZADD', KEYS[2], vtime, camera)
+    local set = redis.call('HGET', prefix .. 'camera:' .. camera, 'set')
+    local suffix = set and (':' .. set) or ''
+    if not redis.call('ZSCORE', KEYS[2] .. suffix, camera)
+      and redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1] then
+      redis.call('ZADD', KEYS[2] .. suffix, redis.call('HGET', KEYS[3], 'vtime' .. suffix) or '0', camera)
       woken = woken + 1
+      bells[KEYS[4] .. suffix] = true
     end
     if sweep then forget(stream) end
   end
 end
 if sweep then redis.call('HSET', KEYS[3], 'swept_s', now_s) end
-if woken > 0 and redis.call('LLEN', KEYS[4]) < 16 then redis.call('LPUSH', KEYS[4], '1') end
+for bell in pairs(bells) do
+  if redis.call('LLEN', bell) < 16 then redis.call('LPUSH', bell, '1') end
+end
 return {woken, made, forgotten}

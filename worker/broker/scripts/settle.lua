@@ -168,7 +168,10 @@ for i = 3, #ARGV do
         redis.call('UNLINK', prefix .. 'payload:' .. m.camera .. ':' .. m.id)
         add(camera, 'bytes', -size)
         add(KEYS[2], 'bytes', -size)
-        if string.sub(meta, -2) ~= ':0' then redis.call('ZREM', prefix .. 'due', m.camera .. '|' .. m.id) end
+        if string.sub(meta, -2) ~= ':0' then
+          local set = redis.call('HGET', camera, 'set')
+          redis.call('ZREM', set and (prefix .. 'due:' .. set) or (prefix .. 'due'), m.camera .. '|' .. m.id)
+        end
         local crashes = prefix .. 'crashes:' .. m.camera
         if types[crashes] ~= 'none' then redis.call('HDEL', crashes, m.id) end
         for _, v in ipairs(m.verdicts) do

@@ -1,7 +1,7 @@
 -- Take unread messages for one worker: start-time fair queueing between cameras, the earliest deadline among those whose
 -- turn it is, up to a bound in frames and bytes. See intake.py for the bound on fairness.
 -- KEYS: ready zset, due zset, totals hash
--- ARGV: key prefix, consumer, most frames, most bytes, quantum in frames
+-- ARGV: key prefix, consumer, most frames, most bytes, quantum in frames, the worker's set, field of its virtual time
 -- Returns: a list of {camera, entry id, index metadata or '', fields}
 -- Taking away is allowed at a full maxmemory, and makes the writes after it allowed too: what is taken is what empties it.
 redis.call('ZREM', KEYS[1], '')
@@ -22,6 +22,16 @@ local function read(camera)
   return got and got[1][2][1]
 end
 
+-- Whether this worker's set settles the camera; one that was moved away is taken out of our order, and is in its own.
+local function mine(camera)
+  if weights[camera] == nil then
+    local state = redis.call('HMGET', prefix .. 'camera:' .. camera, 'weight', 'set')
+    if (state[2] or 'main') ~= ARGV[6] then return false end
+    weights[camera] = tonumber(state[1] or '1') or 1
+  end
+  return true
+end
+
 -- Taking makes no deadline, so where there is none now there will be none in this call.
 local deadlines = redis.call('EXISTS', KEYS[2]) == 1
 
@@ -38,7 +48,8 @@ while frames < max_frames and bytes < max_bytes do
       break
     end
   end
-  local entry = read(camera)
+  local entry = nil
+  if mine(camera) then entry = read(camera) end
   if not entry then
     redis.call('ZREM', KEYS[1], camera)
   else
@@ -46,9 +57,6 @@ while frames < max_frames and bytes < max_bytes do
     local meta = redis.call('HGET', prefix .. 'index:' .. camera, id) or ''
     local n = tonumber(string.match(meta, '^(%d+)') or '1')
     local size = tonumber(string.match(meta, '^%d+:%d+:%d+:(%d+)') or '0')
-    if weights[camera] == nil then
-      weights[camera] = tonumber(redis.call('HGET', prefix .. 'camera:' .. camera, 'weight') or '1') or 1
-    end
     local finish = start + n / weights[camera]
     if string.sub(meta, -2) ~= ':0' then redis.call('ZREM', KEYS[2], camera .. '|' .. id) end
     redis.call('ZADD', KEYS[1], finish, camera)
@@ -61,5 +69,5 @@ end
 for camera, finish in pairs(finishes) do
   redis.call('HSET', prefix .. 'camera:' .. camera, 'vfinish', string.format('%.6f', finish))
 end
-if vtime then redis.call('HSET', KEYS[3], 'vtime', string.format('%.6f', vtime)) end
+if vtime then redis.call('HSET', KEYS[3], ARGV[7], string.format('%.6f', vtime)) end
 return out
