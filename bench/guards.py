@@ -56,6 +56,7 @@ for i = 2, #ARGV do
   local m = cmsgpack.unpack(ARGV[i])
   redis.call('XACK', prefix .. 'frames:' .. m.camera, 'workers', m.id)
   redis.call('XDEL', prefix .. 'frames:' .. m.camera, m.id)
+  redis.call('UNLINK', prefix .. 'payload:' .. m.camera .. ':' .. m.id)
   for _, v in ipairs(m.verdicts) do
     redis.call('XADD', KEYS[1], '*', 'id', v[1], 'camera', m.camera, 'decision', v[2],
       'json', v[3] .. ',"judged_at":"' .. now[1] .. '"}')
