@@ -202,21 +202,33 @@ def main() -> None:
                 rates.setdefault(f"null backbone, {arm}", []).append(null)
                 told += f", null backbone {null:.0f}"
             console.print(told, highlight=False)
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    ratios = {
-        f"{options.backbone}, guards": medians[f"{options.backbone}, with"] / medians[f"{options.backbone}, without"],
-        f"{options.backbone}, decoding processes alone": medians[f"{options.backbone}, with"]
-        / medians[f"{options.backbone}, in-process"],
-        "null backbone, guards": medians["null backbone, with"] / medians["null backbone, without"],
-    }
+        _save(options.output, options.backbone, rates)
+    medians, ratios = _summary(options.backbone, rates)
     for name, value in medians.items():
         console.print(f"{name:48} {value:8.1f} frames/s, median of {options.rounds}", highlight=False)
     for name, value in ratios.items():
         console.print(f"{name:48} with / without {value:.3f}", highlight=False)
     console.print(f"asked for with a backbone: at least {BOUND}", highlight=False)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    told_all = {"machine": machine(), "rates": rates, "medians": medians, "ratios": ratios}
-    options.output.write_text(json.dumps(told_all, indent=2) + "\n")
+
+
+def _summary(backbone: str, rates: dict[str, list[float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Medians in frames a second, and ratios of them."""
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    guarded = medians[f"{backbone}, {WITH}"]
+    ratios = {
+        f"{backbone}, guards": guarded / medians[f"{backbone}, {WITHOUT}"],
+        f"{backbone}, decoding processes alone": guarded / medians[f"{backbone}, {IN_PROCESS}"],
+        "null backbone, guards": medians[f"null backbone, {WITH}"] / medians[f"null backbone, {WITHOUT}"],
+    }
+    return medians, ratios
+
+
+def _save(path: Path, backbone: str, rates: dict[str, list[float]]) -> None:
+    """After every round, so that a run that is cut short has told what it saw."""
+    medians, ratios = _summary(backbone, rates)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    told = {"machine": machine(), "rates": rates, "medians": medians, "ratios": ratios}
+    path.write_text(json.dumps(told, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from gaussline.worker.engine.clock import RedisClock
 from gaussline.worker.engine.isolated_process import IsolatedProcess
 from gaussline.worker.engine.observer import Observer
 from gaussline.worker.engine.worker import Worker, WorkerConfig
-from gaussline.worker.errors import BrokerError, BrokerUnavailable
+from gaussline.worker.errors import BrokerError, BrokerUnavailable, GausslineError
 from gaussline.worker.settings import Settings
 from gaussline.worker.vision.decode_pool import DecodePool
 from tests.faults import broken, isolated
@@ -251,7 +251,7 @@ def subscribe(name: str, url: str, line: str, journal: str, seed: int, act_s: fl
                 if act_s and draw.random() < 0.1:
                     pause.wait(act_s)
                 verdicts.ack(name, entry_id)
-        except BrokerError as error:
+        except GausslineError as error:  # of a power cut too, which took the registration: `follow` makes it again
             notes.write(trouble=str(error)[:200])
             pause.wait(0.05)
 

@@ -18,7 +18,7 @@ from gaussline.worker.broker.ledger import Ledger, read_ledger
 from gaussline.worker.broker.verdicts import Verdicts
 from gaussline.worker.contract.frame import frame_id
 from gaussline.worker.contract.keys import Keys
-from gaussline.worker.errors import BrokerError, BrokerUnavailable
+from gaussline.worker.errors import BrokerError, BrokerUnavailable, NotFound
 from tests.faults.plan import LOAD_S, Plan
 from tests.faults.roles import SLOW_CLAIM_AFTER_S
 from tests.faults.server import Server
@@ -51,8 +51,14 @@ class Collector:
                     self.entries += entries
                     self.position = entries[-1][0]
                 self._verdicts.ack(CHECKER, self.position)
+            except NotFound:  # a power cut took the registration
+                self._register()
             except BrokerError:
                 self._stopping.wait(0.02)
+
+    def _register(self) -> None:
+        with contextlib.suppress(BrokerError):
+            self._verdicts.register(CHECKER)
 
     def stop(self) -> None:
         """No more."""
