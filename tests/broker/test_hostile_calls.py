@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import redis
 
-from gaussline.worker.broker.admission import Admission
+from gaussline.worker.broker.admission import Admission, Status
 from gaussline.worker.broker.cameras import read_cameras
 from gaussline.worker.broker.script import Script
 from gaussline.worker.errors import BrokerError
@@ -75,3 +76,15 @@ def test_cameras_that_were_written_past_us_hide_no_other(way: Way) -> None:
     assert cameras <= {"cam1", "torn", "list", "odd"}
     intake.claim(max_frames=100, max_bytes=10**6)
     assert {row.camera for row in way.ledger().rows} >= {"cam1"}
+
+
+def test_scripts_that_are_forgotten_again_and_again_end_no_producer(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between loading a script and calling it, too (fault episode 5000067)."""
+    execute = redis.client.Pipeline.execute
+
+    def after_a_flush(self: Any, *args: Any, **options: Any) -> Any:
+        way.client.script_flush()
+        return execute(self, *args, **options)
+
+    monkeypatch.setattr(redis.client.Pipeline, "execute", after_a_flush)
+    assert [way.admit().status for _ in range(3)] == [Status.ADMITTED] * 3

@@ -145,9 +145,9 @@ class Admission:
                 self._knocks += 1
                 incoming = self._keys.incoming(self.camera, f"{self._token}-{self._knocks}")
                 pipeline.set(incoming, request.payload, ex=INCOMING_S)
-                script.queue(
-                    pipeline, self._client, [*self._admit_keys, incoming, *keys], [*self._args(request, before), *args]
-                )
+                its_keys, its_args = [*self._admit_keys, incoming, *keys], [*self._args(request, before), *args]
+                # Loading it first would not do: it may be forgotten again before the pipeline comes.
+                script.queue(pipeline, self._client, its_keys, its_args, whole=attempt > 0)
                 before = request.first_sequence + request.frames - 1
             if waiting:  # in the same pipeline: WAIT is about the writes of its own connection
                 pipeline.execute_command(*waiting.command)
@@ -155,7 +155,6 @@ class Admission:
                 raw = pipeline.execute(raise_on_error=False)
                 replicas = raw.pop() if waiting else 0
                 if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in raw[1::2]) and not attempt:
-                    script.ensure(self._client)
                     continue
                 answers = [_answer(put, answer) for put, answer in zip(raw[::2], raw[1::2], strict=True)]
                 if isinstance(replicas, Exception):

@@ -64,15 +64,15 @@ class Script:
                 raise item
         return answer, int(replicas) >= waiting.replicas
 
-    def queue(self, pipeline: Redis, client: Redis, keys: Sequence[str], args: Sequence[Any]) -> None:
-        """Put a call into a pipeline of the client's; `ensure` must have been called on this connection's server."""
+    def queue(
+        self, pipeline: Redis, client: Redis, keys: Sequence[str], args: Sequence[Any], *, whole: bool = False
+    ) -> None:
+        """Put a call into a pipeline of the client's: by digest, or the `whole` text, which nobody can forget."""
         keys = _guarded(client, keys)
-        pipeline.evalsha(self._sha, len(keys), *keys, *args)
-
-    def ensure(self, client: Redis) -> None:
-        """Load the script, so that pipelined calls by digest find it."""
-        with translated(self.name):
-            client.script_load(self.source)
+        if whole:
+            pipeline.eval(self.source, len(keys), *keys, *args)
+        else:
+            pipeline.evalsha(self._sha, len(keys), *keys, *args)
 
 
 def _guarded(client: Redis, keys: Sequence[str]) -> Sequence[str]:
