@@ -41,7 +41,7 @@ test: environment ## Run the tests; ARGS='-k name' passes words to pytest
 lint: environment ## Check style, format, types and shell scripts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/shellcheck .ci/run scripts/environment
+	@$(BIN)/shellcheck .ci/run scripts/environment deploy/redis/certificates
 	@$(BIN)/python scripts/typecheck
 
 # Faults on purpose. The long run of docs/reliability.md is EPISODES=600; a finding prints how to run its episode again.

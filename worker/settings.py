@@ -49,6 +49,13 @@ class Settings(BaseSettings):
     wait_policy: Literal["hold", "go_on"] = Field(
         "hold", description="Where fewer have it in time: ask again until they have, or go on and count."
     )
+    signing_key: Path | None = Field(
+        None, description="Private Ed25519 key that signs artefacts made here; 'gaussline keys new' makes one."
+    )
+    trusted_keys: Path | None = Field(
+        None,
+        description="Public keys: a PEM file, or a folder of *.pub. With keys set, unsigned artefacts are refused.",
+    )
     line: str = Field("line1", description="Name of the line; the hash tag of all its keys.")
 
     # --- admission ---------------------------------------------------------------------------------------------------

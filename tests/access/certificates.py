@@ -27,7 +27,8 @@ class Pair:
 class Authority:
     """Signs certificates into a folder."""
 
-    def __init__(self, folder: Path, name: str = "ca") -> None:
+    def __init__(self, folder: Path, name: str = "ca", *, end: datetime.datetime = END) -> None:
+        self._end = end
         self._folder = folder
         self._name = _named(name)
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -35,16 +36,18 @@ class Authority:
         builder = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(True, 0), critical=True)
         self.cert = self._write(name, builder.sign(self._key, hashes.SHA256()), self._key).cert
 
-    def sign(self, name: str, *, server: bool = False) -> Pair:
+    def sign(self, name: str, *, server: bool = False, end: datetime.datetime | None = None) -> Pair:
         """A certificate; of a server it names localhost and 127.0.0.1."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder(_named(name), key)
+        builder = self._builder(_named(name), key, end)
         if server:
             names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return self._write(name, builder.sign(self._key, hashes.SHA256()), key)
 
-    def _builder(self, name: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, end: datetime.datetime | None = None
+    ) -> x509.CertificateBuilder:
         self._count += 1
         return (
             x509.CertificateBuilder()
@@ -53,7 +56,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(self._count)
             .not_valid_before(BEGIN)
-            .not_valid_after(END)
+            .not_valid_after(end or self._end)
         )
 
     def _write(self, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:

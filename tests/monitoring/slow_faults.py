@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,10 @@ from gaussline.worker.contract.frame import Frame, encode_batch
 from gaussline.worker.contract.keys import Keys
 from gaussline.worker.contract.model import Model
 from gaussline.worker.gaussian.calibration import Method, WorkingPoint
-from tests.monitoring.site import Site
+from tests.access.certificates import Authority
+from tests.monitoring.site import Site, free_port
 from tests.monitoring.test_site import SEEN_WITHIN_S, send
-from tests.support.skips import needs_program
+from tests.support.skips import needs_program, program
 from tests.support.waiting import eventually
 
 pytestmark = [needs_program("prometheus", "prometheus"), pytest.mark.timeout(1800)]
@@ -165,4 +167,24 @@ def test_from_a_fault_to_its_alert_with_the_intervals_as_shipped(parts: Path, mo
         for alert, seconds in took.items():
             assert seconds <= limits_s[alert], f"{alert} came after {seconds:.1f} s"
         client.close()
+        site.close()
+
+
+def test_a_certificate_near_its_end_is_told_until_it_is_replaced(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    old = authority.sign("old", server=True, end=datetime.now(UTC) + timedelta(days=3))
+    new, port = authority.sign("new", server=True), free_port()
+    options = {
+        "tls-port": str(port),
+        "tls-cert-file": str(old.cert),
+        "tls-key-file": str(old.key),
+        "tls-ca-cert-file": str(authority.cert),
+        "tls-auth-clients": "no",
+    }
+    url, ca = f"rediss://127.0.0.1:{port}/0", str(authority.cert)
+    with EmbeddedRedis(server=program("redis-server", "redis-server"), options=options) as server:
+        site = Site(server, tmp_path, GAUSSLINE_REDIS_URL=url, GAUSSLINE_REDIS_TLS_CA=ca)
+        site.fires("GausslineCertificateEnds", SEEN_WITHIN_S)
+        server.client().execute_command("CONFIG", "SET", "tls-cert-file", str(new.cert), "tls-key-file", str(new.key))
+        site.ends("GausslineCertificateEnds", 120.0)
         site.close()

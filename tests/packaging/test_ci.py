@@ -12,7 +12,7 @@ import pytest
 from tests.packaging.stand_ins import calls, fake_python, told
 from tests.support.repository import ROOT, listed_files
 
-PROGRAMS = "redis-server chromium prometheus systemd-analyze mosquitto"
+PROGRAMS = "redis-server chromium prometheus systemd-analyze mosquitto openssl"
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_ci_installs_what_is_missing_stops_its_service_and_runs_both_habits(chec
     assert result.returncode == 0, result.stderr
     assert steps(bare) == [
         "apt-get update -qq",
-        "apt-get install -y -qq --no-install-recommends redis-server chromium prometheus systemd mosquitto",
+        "apt-get install -y -qq --no-install-recommends redis-server chromium prometheus systemd mosquitto openssl",
         "service redis-server stop",
         "service prometheus stop",
         "service mosquitto stop",
@@ -71,7 +71,7 @@ def test_ci_names_the_data_where_it_lies_beside_the_checkout(checkout: Path, bar
 def test_ci_gets_a_python_where_there_is_none(checkout: Path, bare: Path) -> None:
     (bare / "python3.12").unlink()
     told(checkout / ".ci" / "run", cwd=bare, PATH=str(bare), PYTHON="")
-    programs = "redis-server chromium prometheus systemd mosquitto python3 python3-venv"
+    programs = "redis-server chromium prometheus systemd mosquitto openssl python3 python3-venv"
     assert f"apt-get install -y -qq --no-install-recommends {programs}" in steps(bare)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from gaussline.worker.broker.client import Redis, translated
 from gaussline.worker.broker.lease import Lease
+from gaussline.worker.broker.seal import Seal
 from gaussline.worker.contract.keys import Keys
 from gaussline.worker.errors import ArtefactError
 
@@ -49,14 +50,24 @@ class Checkpoint:
 class CheckpointStore:
     """The checkpoints of one model."""
 
-    def __init__(self, client: Redis, line: str, model: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        client: Redis,
+        line: str,
+        model: str,
+        *,
+        seal: Seal | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._seal = seal or Seal()
         self._client = client
         self._keys = Keys(line)
         self._model = model
         self._sleep = sleep
 
     def latest(self) -> Checkpoint | None:
-        """The checkpoint that the pointer names, None where there is none. Raises ArtefactError."""
+        """The checkpoint that the pointer names, None where there is none. Raises ArtefactError, also for one that the
+        seal does not take."""
         with translated("reading the checkpoint"):
             text = self._client.hget(self._keys.learner(self._model), "checkpoint")
         if text is None:
@@ -65,6 +76,7 @@ class CheckpointStore:
             said = json.loads(text)
             if said["v"] != VERSION:
                 raise ArtefactError(f"the checkpoint of {self._model!r} speaks version {said['v']!r}, not {VERSION}")
+            self._seal.check(_digest(said), said.get("signatures"), f"the checkpoint of {self._model!r}")
             return Checkpoint(dict(said["about"]), dict(said["parts"]))
         except (ValueError, KeyError, TypeError) as error:
             raise ArtefactError(f"the checkpoint pointer of {self._model!r} is malformed: {error}") from None
@@ -114,10 +126,19 @@ class CheckpointStore:
                 digest = hashlib.sha256(data).hexdigest()
                 written[name] = {"size": len(data), "sha256": digest, "chunks": chunks}
             checkpoint = Checkpoint(dict(about), written)
-            text = json.dumps({"v": VERSION, "about": checkpoint.about, "parts": written}, allow_nan=False)
-            lease.write("checkpoint", text)
+            said: dict[str, Any] = {"v": VERSION, "about": checkpoint.about, "parts": written}
+            signatures = self._seal.sign(_digest(said))
+            if signatures:
+                said["signatures"] = signatures
+            lease.write("checkpoint", json.dumps(said, allow_nan=False))
             old = sorted(there - checkpoint.chunks)
             for start in range(0, len(old), 4):
                 lease.write("drop", *old[start : start + 4])
                 self._sleep(PAUSE_S)
         return checkpoint
+
+
+def _digest(said: Mapping[str, Any]) -> str:
+    """What is signed of a checkpoint: everything it says, the digests of its chunks included."""
+    text = json.dumps([said["v"], said["about"], said["parts"]], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(b"checkpoint\n" + text.encode()).hexdigest()

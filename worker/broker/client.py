@@ -145,6 +145,10 @@ def translated(what: str) -> Iterator[None]:
         raise BrokerUnavailable(f"{what}: Redis cannot be reached: {redact(str(error))}") from None
     except redis.exceptions.AskError as error:
         raise BrokerUnavailable(f"{what}: the line's slot is moving to another node: {redact(str(error))}") from None
+    except redis.exceptions.NoPermissionError as error:
+        raise BrokerError(
+            f"{what}: this user of Redis has no right to it ({redact(str(error))}): docs/access.md says who does what"
+        ) from None
     except redis.exceptions.RedisError as error:
         if _FOR_NOW.search(str(error)):
             raise BrokerUnavailable(f"{what}: Redis is not ready: {redact(str(error))}") from None

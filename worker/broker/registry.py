@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gaussline.worker.broker.client import Redis, translated
+from gaussline.worker.broker.client import Redis, time_us, translated
 from gaussline.worker.broker.script import Script
+from gaussline.worker.broker.seal import Seal, Signatures
 from gaussline.worker.contract.clock import to_text
 from gaussline.worker.contract.keys import Keys, check_name
 from gaussline.worker.contract.trial import STABLE, Selection, Trial, from_fields, to_fields
@@ -86,9 +87,17 @@ class Move:
 
 
 class Registry:
-    """The registry of one line."""
+    """The registry of one line.
 
-    def __init__(self, client: Redis, line: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    Args:
+        seal: signs what is stored, and is asked before anything is fetched or promoted; none signs nothing and takes
+            everything.
+    """
+
+    def __init__(
+        self, client: Redis, line: str, *, seal: Seal | None = None, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._seal = seal or Seal()
         self._client = client
         self._keys = Keys(line)
         self._sleep = sleep
@@ -101,8 +110,8 @@ class Registry:
         return self._keys.line
 
     # --- artefacts ---------------------------------------------------------------------------------------------------
-    def store(self, data: bytes) -> str:
-        """Store an artefact; its SHA-256. Storing the same bytes again changes nothing."""
+    def store(self, data: bytes, signatures: Signatures | None = None) -> str:
+        """Store an artefact; its SHA-256. Storing the same bytes again adds signatures at most."""
         digest = hashlib.sha256(data).hexdigest()
         chunks = []
         with translated("storing an artefact"):
@@ -113,17 +122,37 @@ class Registry:
                 if self._client.set(self._keys.blob(name), piece, nx=True):
                     self._sleep(PAUSE_S)
             # The manifest is written last: an artefact is there whole, or not at all.
-            self._client.set(self._keys.artefact(digest), json.dumps({"size": len(data), "chunks": chunks}))
+            manifest = {"size": len(data), "chunks": chunks}
+            signed = self._seal.sign(digest, {**self._signed(digest), **(signatures or {})})
+            if signed:
+                manifest["signatures"] = signed
+            self._client.set(self._keys.artefact(digest), json.dumps(manifest))
         return digest
 
+    def signatures(self, digest: str) -> dict[str, str]:
+        """The signatures that stand with an artefact, unchecked."""
+        with translated("reading an artefact's signatures"):
+            return self._signed(digest)
+
+    def _signed(self, digest: str) -> dict[str, str]:
+        text = self._client.get(self._keys.artefact(digest))
+        return {} if text is None else dict(json.loads(text).get("signatures", {}))
+
+    def check(self, digest: str) -> None:
+        """Whether the seal takes an artefact. Raises ArtefactError where it does not."""
+        if self._seal.strict:
+            self._seal.check(digest, self.signatures(digest))
+
     def fetch(self, digest: str) -> bytes:
-        """An artefact's bytes, checked. Raises NotFound, ArtefactError where it is torn or tampered with."""
+        """An artefact's bytes, checked. Raises NotFound, ArtefactError where it is torn, tampered with or unsigned."""
         with translated("fetching an artefact"):
             manifest = self._client.get(self._keys.artefact(digest))
             if manifest is None:
                 raise NotFound(f"no artefact {digest[:16]}… on line {self._keys.line}")
+            said = json.loads(manifest)
+            self._seal.check(digest, said.get("signatures"))
             pieces, found = [], hashlib.sha256()
-            for name in json.loads(manifest)["chunks"]:
+            for name in said["chunks"]:
                 piece = self._client.get(self._keys.blob(name))
                 if piece is None:
                     raise ArtefactError(f"artefact {digest[:16]}… is torn: chunk {name[:16]}… is gone")
@@ -136,15 +165,22 @@ class Registry:
 
     # --- versions ----------------------------------------------------------------------------------------------------
     def publish(
-        self, model: str, data: bytes, *, by: str, note: str = "", report: dict[str, Any] | None = None
+        self,
+        model: str,
+        data: bytes,
+        *,
+        by: str,
+        note: str = "",
+        report: dict[str, Any] | None = None,
+        signatures: Signatures | None = None,
     ) -> Version:
         """Store an artefact and record it as the model's next version. Nothing points to it yet."""
         check_name("model", model)
-        digest = self.store(data)
+        digest = self.store(data, signatures)
         record = {
             "digest": digest,
             "size_bytes": len(data),
-            "created_at": to_text(self._now_us()),
+            "created_at": to_text(time_us(self._client)),
             "by": by,
             "note": note,
             "report": report or {},
@@ -209,7 +245,8 @@ class Registry:
         check_name("channel", channel)
         before = self.pointer(model, channel) if isinstance(seen, str) else seen
         version = self.version(model, number)
-        now = to_text(self._now_us())
+        self.check(version.digest)
+        now = to_text(time_us(self._client))
         record = {"version": number, "digest": version.digest, "moved_at": now, "by": by}
         text = json.dumps(record | to_fields(selection, trial))
         move = {
@@ -233,7 +270,7 @@ class Registry:
         before = self.pointer(model, channel) if isinstance(seen, str) else seen
         if before is None:
             raise NotFound(f"{model}/{channel} points nowhere")
-        now = to_text(self._now_us())
+        now = to_text(time_us(self._client))
         move = {"channel": channel, "before": before.version, "after": None, "at": now, "by": by, "note": note}
         self._shift(model, channel, before.revision, "", "", move)
         return before
@@ -270,7 +307,7 @@ class Registry:
         current = self.pointer(model)
         if current is None:
             raise NotFound(f"{model}/{STABLE} points nowhere: there is nothing to pin")
-        pin = Pin(model, current.version, to_text(self._now_us()), by, note)
+        pin = Pin(model, current.version, to_text(time_us(self._client)), by, note)
         record = {"version": pin.version, "at": pin.at, "by": by, "note": note}
         with translated("pinning a model"):
             self._client.hset(self._keys.pins, model, json.dumps(record))
@@ -329,11 +366,6 @@ class Registry:
             )
         if done < 0:
             raise NotFound(f"model {model!r} has no version {version} on line {self._keys.line}")
-
-    def _now_us(self) -> int:
-        with translated("reading Redis's clock"):
-            seconds, micros = self._client.time()
-        return int(seconds) * 1_000_000 + int(micros)
 
 
 def _version(model: str, record: dict[str, Any]) -> Version:

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from gaussline.worker.broker.client import Redis, connect, translated
+from gaussline.worker.broker.client import Redis, open_redis, translated
 from gaussline.worker.broker.exactly_once import Effect, ExactlyOnce, entry_order
-from gaussline.worker.broker.replication import Waiting, waiting_of
+from gaussline.worker.broker.replication import waiting_of
 from gaussline.worker.broker.script import Script
 from gaussline.worker.contract.keys import Keys, check_name
 from gaussline.worker.errors import NotFound, Unreplicated
+from gaussline.worker.settings import Settings
 
 BLOCK_S = 1.0
 
@@ -24,14 +25,30 @@ class Verdicts:
     verdict that was read twice.
 
     Args:
-        redis: a URL, or a client (of `open_redis` or `connect`), which has its own `wait_replicas`.
-        wait_replicas: with a URL: hand out only what so many replicas have; see docs/reliability.md, High availability.
+        redis: a URL, settings, or a client (of `open_redis` or `connect`), which has its own `wait_replicas`. With
+            a URL or nothing the rest (password file, certificates) comes from the environment, as for every process.
+        line: None takes that of the settings.
+        wait_replicas: hand out only what so many replicas have; see docs/reliability.md, High availability.
+
+    Raises:
+        SettingsError: the environment's settings make no sense.
     """
 
-    def __init__(self, redis: str | Redis, line: str = "line1", *, wait_replicas: int = 0) -> None:
-        waiting = Waiting(wait_replicas)
-        self._client: Redis = connect(redis, line=line, waiting=waiting) if isinstance(redis, str) else redis
-        self._keys = Keys(line)
+    def __init__(
+        self,
+        redis: str | Settings | Redis | None = None,
+        line: str | None = None,
+        *,
+        wait_replicas: int | None = None,
+    ) -> None:
+        if redis is None or isinstance(redis, str):
+            redis = Settings.load(redis_url=redis, line=line, wait_replicas=wait_replicas)
+        if isinstance(redis, Settings):
+            self._client: Redis = open_redis(redis)
+            line = line or redis.line
+        else:
+            self._client = redis
+        self._keys = Keys(line or "line1")
         self._stream = self._keys.verdicts
         self._cursors = self._keys.subscribers
         self._acknowledge = Script("acknowledge")
@@ -191,7 +208,13 @@ class Verdicts:
 class PartVerdicts(Verdicts):
     """The part verdicts of one line: the same, with subscribers of their own."""
 
-    def __init__(self, redis: str | Redis, line: str = "line1", *, wait_replicas: int = 0) -> None:
+    def __init__(
+        self,
+        redis: str | Settings | Redis | None = None,
+        line: str | None = None,
+        *,
+        wait_replicas: int | None = None,
+    ) -> None:
         super().__init__(redis, line, wait_replicas=wait_replicas)
         self._stream = self._keys.parts
         self._cursors = self._keys.part_subscribers

@@ -52,6 +52,7 @@ def calibrate(
     """
     from gaussline.worker.broker.client import open_redis
     from gaussline.worker.broker.registry import Registry
+    from gaussline.worker.broker.seal import open_seal
     from gaussline.worker.contract.artefact import Artefact
     from gaussline.worker.contract.model import Model
     from gaussline.worker.errors import NotFound
@@ -67,7 +68,7 @@ def calibrate(
     settings = load_settings(redis_url=redis_url, line=line)
     chosen = choice(Method, method, "--method")
     client = open_redis(settings)
-    registry = Registry(client, settings.line)
+    registry = Registry(client, settings.line, seal=open_seal(settings))
     if version is None:
         pointer = registry.pointer(name)
         if pointer is None:

@@ -10,7 +10,6 @@ import typer
 from rich.table import Table
 
 from gaussline.worker.broker.cameras import read_cameras, set_camera
-from gaussline.worker.broker.registry import Registry
 from gaussline.worker.commands.console import err, out
 from gaussline.worker.commands.options import Json, Line, RedisUrl, open_line
 from gaussline.worker.contract.trial import STABLE
@@ -36,7 +35,7 @@ def list_cameras(redis_url: RedisUrl = None, line: Line = None, as_json: Json = 
     if not rows:
         out().print(f"no camera on line {opened.line} yet: one registers itself when its producer starts")
         return
-    pointers = Registry(opened.client, opened.line).pointers()
+    pointers = opened.registry().pointers()
     stable = {pointer.model: pointer.version for pointer in pointers if pointer.channel == STABLE}
     table = Table()
     table.add_column("camera")
@@ -64,7 +63,7 @@ def change_camera(
     set_camera(opened.client, opened.line, name, model=model, weight=weight)
     now = read_cameras(opened.client, opened.line)[name]
     out().print(f"camera {name}: model {now.model}, weight {now.weight}", highlight=False)
-    if Registry(opened.client, opened.line).pointer(now.model) is None:
+    if opened.registry().pointer(now.model) is None:
         err().print(
             f"no version of model {now.model} is promoted: its frames get not_judged (no_model) until one is",
             style="yellow",

@@ -7,11 +7,9 @@ import shutil
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 from rich.table import Table
@@ -20,7 +18,10 @@ from rich.text import Text
 from gaussline.worker.broker.client import Redis, open_redis, time_us, translated
 from gaussline.worker.broker.line_state import LineReader
 from gaussline.worker.broker.registry import Registry
+from gaussline.worker.broker.seal import open_seal
+from gaussline.worker.commands.access_findings import access, secret_files
 from gaussline.worker.commands.console import out
+from gaussline.worker.commands.finding import Finding, Level, judge
 from gaussline.worker.commands.options import Json, Line, RedisUrl, load_settings
 from gaussline.worker.errors import BrokerError, BrokerUnavailable, GausslineError
 from gaussline.worker.settings import Settings
@@ -37,28 +38,6 @@ CLOCK_S = 0.5
 SPARE_BYTES = 2 * 2**30
 
 
-class Level(StrEnum):
-    """How bad a finding is."""
-
-    GOOD = "good"
-    WARNING = "warning"
-    FAULT = "fault"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        advice: what to do; '' where all is well.
-    """
-
-    what: str
-    level: Level
-    found: str
-    advice: str = ""
-
-
 def doctor(
     metrics: Annotated[
         list[str] | None, typer.Option(help="A /metrics address that must answer; may be repeated.")
@@ -67,7 +46,7 @@ def doctor(
     line: Line = None,
     as_json: Json = False,
 ) -> None:
-    """Check Redis, its settings and memory, clocks, disk, device, weights, models, workers and metrics."""
+    """Check Redis, its settings and memory, users, certificates, clocks, disk, device, models, workers and metrics."""
     settings = load_settings(redis_url=redis_url, line=line)
     findings = list(examine(settings, metrics or []))
     if as_json:
@@ -81,6 +60,7 @@ def doctor(
 def examine(settings: Settings, metrics: list[str]) -> Iterator[Finding]:
     """Every finding, Redis first: without it there is little else to look at."""
     yield from _machine(settings)
+    yield from secret_files(settings)
     client = open_redis(settings)
     try:
         before = time.time()
@@ -90,14 +70,14 @@ def examine(settings: Settings, metrics: list[str]) -> Iterator[Finding]:
         yield Finding("Redis", Level.FAULT, str(error), "start it, or set GAUSSLINE_REDIS_URL to where it is")
         return
     skew_s = abs(now_us / 1e6 - (before + after) / 2)
-    yield _judge(
+    yield judge(
         "clocks",
         skew_s <= CLOCK_S,
         f"this machine and Redis differ by {skew_s:.3f} s",
         "run chrony or systemd-timesyncd on both: deadlines and capture times are told by the camera computer's clock",
     )
+    yield from access(client, settings)
     yield from _redis(client)
-    yield _access(client, settings)
     yield from _line(client, settings)
     yield from _backbones(client, settings)
     for address in metrics:
@@ -109,14 +89,14 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     place = Path(settings.kept_store.removeprefix("file://")) if settings.kept_store.startswith("file://") else Path()
     folder = next((each for each in (place, *place.resolve().parents) if each.exists()), Path())
     free = shutil.disk_usage(folder).free
-    yield _judge(
+    yield judge(
         "disk",
         free > SPARE_BYTES,
         f"{free / 1e9:.1f} GB free at {folder.resolve()}",
         "make room: kept frames and Redis's append-only file need it",
     )
     if settings.weights is not None:
-        yield _judge(
+        yield judge(
             "weights",
             settings.weights.exists(),
             f"{settings.weights} is there" if settings.weights.exists() else f"{settings.weights} is not there",
@@ -146,9 +126,9 @@ def _redis(client: Redis) -> Iterator[Finding]:
         return
     version = str(info["redis_version"])
     number = tuple(int(part) for part in version.split(".")[:2])
-    yield _judge("version", number >= (6, 2), f"Redis {version}", "6.2 or later is needed")
+    yield judge("version", number >= (6, 2), f"Redis {version}", "6.2 or later is needed")
     on = str(info.get("aof_enabled", 0)) == "1"
-    yield _judge(
+    yield judge(
         "persistence",
         on,
         "the append-only file is on" if on else "the append-only file is off",
@@ -156,11 +136,11 @@ def _redis(client: Redis) -> Iterator[Finding]:
     )
     if on:
         wrote = info.get("aof_last_write_status", "ok") == "ok"
-        yield _judge(
+        yield judge(
             "append-only file", wrote, f"last write: {info.get('aof_last_write_status')}", "make room on its disk"
         )
     policy = str(info.get("maxmemory_policy", "noeviction"))
-    yield _judge(
+    yield judge(
         "eviction",
         policy == "noeviction",
         f"maxmemory-policy {policy}",
@@ -176,7 +156,7 @@ def _redis(client: Redis) -> Iterator[Finding]:
         )
     else:
         share = used / limit
-        yield _judge(
+        yield judge(
             "memory", share < 0.85, f"{share:.0%} of {limit / 1e6:.0f} MB used", "see docs/operations.md#redis-memory"
         )
     fsync = _ask(lambda: client.config_get("appendfsync"))
@@ -188,25 +168,6 @@ def _redis(client: Redis) -> Iterator[Finding]:
         )
 
 
-def _access(client: Redis, settings: Settings) -> Finding:
-    """As whom we are connected; on a network nobody should be everybody."""
-    try:
-        with translated("asking Redis who we are"):
-            user = client.acl_whoami()
-    except BrokerError:
-        return Finding("access", Level.GOOD, "this user may not ask who it is: control is on")
-    name = user.decode() if isinstance(user, bytes) else str(user)
-    place = urlsplit(settings.redis_url.get_secret_value())
-    alone = place.scheme == "unix" or place.hostname in ("127.0.0.1", "::1", "localhost")
-    return _judge(
-        "access",
-        name != "default" or alone,
-        f"connected as {name}" + (", by this machine alone" if alone else ""),
-        "whoever reaches Redis may do everything: give each process its user, deploy/redis holds them",
-        Level.WARNING,
-    )
-
-
 # --- the line --------------------------------------------------------------------------------------------------------
 def _line(client: Redis, settings: Settings) -> Iterator[Finding]:
     try:
@@ -215,13 +176,13 @@ def _line(client: Redis, settings: Settings) -> Iterator[Finding]:
         yield Finding("line", Level.FAULT, str(error), "use a user that may read the line's keys, such as operator")
         return
     off = [row.camera for row in state.ledger.rows if not row.balances]
-    yield _judge(
+    yield judge(
         "ledger",
         not off,
         f"{len(state.ledger.rows)} cameras, all balance" if not off else f"does not balance: {', '.join(off)}",
         "see docs/operations.md#ledger-imbalance",
     )
-    yield _judge(
+    yield judge(
         "workers",
         state.alive > 0,
         f"{state.alive} alive",
@@ -229,7 +190,7 @@ def _line(client: Redis, settings: Settings) -> Iterator[Finding]:
         Level.WARNING,
     )
     stable = [pointer for pointer in state.pointers if pointer.channel == "stable"]
-    yield _judge(
+    yield judge(
         "models",
         bool(stable),
         ", ".join(f"{each.model} version {each.version}" for each in stable) or "none is promoted",
@@ -245,7 +206,7 @@ def _line(client: Redis, settings: Settings) -> Iterator[Finding]:
     if refusing:
         yield Finding("loading", Level.FAULT, "; ".join(refusing), "see docs/operations.md#model-load-failure")
     lagging = [name for name, seconds in state.subscribers.items() if seconds > 300.0]
-    yield _judge(
+    yield judge(
         "subscribers",
         not lagging,
         f"{len(state.subscribers)} registered" + (f", behind: {', '.join(lagging)}" if lagging else ""),
@@ -263,7 +224,7 @@ def _backbones(client: Redis, settings: Settings) -> Iterator[Finding]:
         from gaussline.worker.vision.backbones import load_for
     except ModuleNotFoundError:
         return  # a camera computer, or a subscriber's
-    registry = Registry(client, settings.line)
+    registry = Registry(client, settings.line, seal=open_seal(settings))
     try:
         stable = [pointer for pointer in registry.pointers() if pointer.channel == "stable"]
     except BrokerError as error:
@@ -280,7 +241,7 @@ def _backbones(client: Redis, settings: Settings) -> Iterator[Finding]:
             yield Finding(what, Level.FAULT, f"version {pointer.version}: {error}", advice)
         else:
             random = spec.random_weights
-            yield _judge(
+            yield judge(
                 what,
                 not random,
                 f"{spec.name} {spec.weights_digest[:12]}…, as version {pointer.version} wants them"
@@ -299,10 +260,6 @@ def _metrics(address: str) -> Finding:
             f"metrics {address}", Level.FAULT, str(error), "is the process there, and its port open to here?"
         )
     return Finding(f"metrics {address}", Level.GOOD, f"{size / 1000:.0f} kB")
-
-
-def _judge(what: str, good: bool, found: str, advice: str, otherwise: Level = Level.FAULT) -> Finding:
-    return Finding(what, Level.GOOD, found) if good else Finding(what, otherwise, found, advice)
 
 
 def _ask(call: Callable[[], Any]) -> Any:

@@ -31,6 +31,7 @@ def exporter(
     """Serve metrics of the line: backlog, ledger, cameras, workers, versions, dead letters, Redis's memory."""
     from prometheus_client import CollectorRegistry
 
+    from gaussline.worker.broker.certificates import CertificateWatch
     from gaussline.worker.broker.client import open_redis
     from gaussline.worker.broker.line_state import LineReader, LineState
     from gaussline.worker.commands.checks import port_is_free, redis_is_sound, report
@@ -56,7 +57,7 @@ def exporter(
         return ()
 
     registry = CollectorRegistry()
-    registry.register(LineMetrics(read, settings.line, settings.line_budget_bytes))
+    registry.register(LineMetrics(read, settings.line, settings.line_budget_bytes, CertificateWatch(settings)))
     answers = Promptly(ready, "Redis does not answer")
     with (
         HealthServer(settings.http_host, http_port, registry, Health(), answers) as server,

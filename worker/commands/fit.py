@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gaussline.worker.commands.console import err, out, progress
-from gaussline.worker.commands.options import load_settings, who, write_file
+from gaussline.worker.commands.options import load_settings, who
+from gaussline.worker.commands.signed_files import write_signed
 from gaussline.worker.contract.keys import check_name
 from gaussline.worker.errors import SourceError
 
@@ -138,6 +139,7 @@ def fit(
     """
     from gaussline.worker.broker.client import open_redis
     from gaussline.worker.broker.registry import Registry
+    from gaussline.worker.broker.seal import open_seal
     from gaussline.worker.gaussian.calibration import Method
     from gaussline.worker.gaussian.combination import Rule
     from gaussline.worker.gaussian.covariance import Estimator
@@ -169,7 +171,7 @@ def fit(
             raise SourceError(f"{output} cannot be written: {output.parent} is no folder")
     else:
         client = open_redis(settings)
-        registry = Registry(client, settings.line)
+        registry = Registry(client, settings.line, seal=open_seal(settings))
         registry.models()  # before minutes are spent on a fit that nobody can store
     if events is not None:
         if folder is not None or output is not None or augmentation is not None:
@@ -214,7 +216,7 @@ def fit(
     }
     if registry is None:
         assert output is not None
-        write_file(output, artefact.data)
+        write_signed(output, artefact.data, open_seal(settings))
         result["file"] = str(output)
     else:
         version = registry.publish(name, artefact.data, by=who(by), note=note, report=text)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from gaussline.worker.broker.heat_maps import HeatMaps
-from gaussline.worker.broker.registry import Registry
 from gaussline.worker.commands.console import err, out
 from gaussline.worker.commands.frames import bytes_of, verdict_of
 from gaussline.worker.commands.options import (
@@ -79,7 +78,7 @@ def heatmap(
 def _of_file(
     opened: Connection, file: Path, name: str, number: int | None
 ) -> tuple[Explanation, NDArray[np.uint8], str]:
-    registry = Registry(opened.client, opened.line)
+    registry = opened.registry()
     if number is None:
         pointer = registry.pointer(name)
         if pointer is None:

@@ -72,6 +72,7 @@ def learn(
     import prometheus_client as prometheus
 
     from gaussline.worker.broker.client import open_redis
+    from gaussline.worker.broker.seal import open_seal
     from gaussline.worker.broker.soundness import unsound
     from gaussline.worker.commands.checks import port_is_free, redis_is_sound, report
     from gaussline.worker.learning.policy import Policy
@@ -109,6 +110,7 @@ def learn(
         owner=owner,
         rhythm=Rhythm(checkpoint_s=settings.learn_checkpoint_s),
         from_base=not empty,
+        seal=open_seal(settings),
         on_notice=notice,
     )
     stopping = threading.Event()

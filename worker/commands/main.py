@@ -46,6 +46,7 @@ COMMANDS = {
     "sets": ("gaussline.worker.commands.sets", "app", "A new backbone through workers of its own: add, copy, move, …"),
     "subscribers": ("gaussline.worker.commands.subscribers", "app", "Durable cursors: list, register, unregister."),
     "kept": ("gaussline.worker.commands.kept", "app", "Kept frames: list, get."),
+    "keys": ("gaussline.worker.commands.keys", "app", "Keys that sign artefacts: new, show, sign, check."),
     "acl": ("gaussline.worker.commands.acl", "acl", "Redis users of a line, each with the least it needs."),
     "dead": ("gaussline.worker.commands.dead", "app", "Dead letters: list, show, get, retry, drop."),
     "settings": ("gaussline.worker.commands.settings", "settings", "Every setting, its value here, and what it means."),

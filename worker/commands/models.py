@@ -11,10 +11,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from gaussline.worker.broker.registry import Pointer, Registry, Version
+from gaussline.worker.broker.registry import Pointer, Version
 from gaussline.worker.commands import trials
 from gaussline.worker.commands.console import out
-from gaussline.worker.commands.options import By, Json, Line, Note, RedisUrl, open_line, read_file, who, write_file
+from gaussline.worker.commands.options import By, Json, Line, Note, RedisUrl, open_line, who
+from gaussline.worker.commands.signed_files import read_signed, write_signed
 from gaussline.worker.contract.trial import DEFAULT_FRAMES, DEFAULT_RULES, STABLE
 from gaussline.worker.errors import ArtefactError, NotFound
 
@@ -50,7 +51,7 @@ SHORT = 12
 def list_models(redis_url: RedisUrl = None, line: Line = None, as_json: Json = False) -> None:
     """Every version of every model, and what points at it."""
     opened = open_line(redis_url, line)
-    registry = Registry(opened.client, opened.line)
+    registry = opened.registry()
     pointers = registry.pointers()
     rows = [version for name in registry.models() for version in registry.versions(name)]
     if as_json:
@@ -87,7 +88,7 @@ def show(
 ) -> None:
     """One version, with the report that was made with it."""
     opened = open_line(redis_url, line)
-    registry = Registry(opened.client, opened.line)
+    registry = opened.registry()
     if number is None:
         pointer = registry.pointer(name)
         if pointer is None:
@@ -149,7 +150,7 @@ def promote(
     """
     planned = trials.plan_trial(canary, canary_camera or [], shadow, for_, abort_if, min_frames, hold)
     opened = open_line(redis_url, line)
-    registry = Registry(opened.client, opened.line)
+    registry = opened.registry()
     if not force:
         from gaussline.worker.commands.fitness import check_fit
 
@@ -177,7 +178,7 @@ def rollback(
 ) -> None:
     """Point the stable channel back at the version it pointed at before."""
     opened = open_line(redis_url, line)
-    pointer = Registry(opened.client, opened.line).rollback(name, by=who(by), note=note)
+    pointer = opened.registry().rollback(name, by=who(by), note=note)
     _say(pointer, as_json)
 
 
@@ -185,7 +186,7 @@ def rollback(
 def history(name: Name, redis_url: RedisUrl = None, line: Line = None, as_json: Json = False) -> None:
     """Every move of a model's pointers, oldest first: who, when, why."""
     opened = open_line(redis_url, line)
-    registry = Registry(opened.client, opened.line)
+    registry = opened.registry()
     moves = registry.history(name)
     if not moves and name not in registry.models():
         raise NotFound(f"no model {name!r} on line {opened.line}")
@@ -212,11 +213,11 @@ app.command("gc")(trials.gc)
 def export_version(
     name: Name, number: Number, output: Output, redis_url: RedisUrl = None, line: Line = None, as_json: Json = False
 ) -> None:
-    """Write a version's artefact to a file, to take to another line."""
+    """Write a version's artefact to a file, to take to another line; its signatures to FILE.sig beside it."""
     opened = open_line(redis_url, line)
-    registry = Registry(opened.client, opened.line)
+    registry = opened.registry()
     version = registry.version(name, number)
-    write_file(output, registry.fetch(version.digest))
+    write_signed(output, registry.fetch(version.digest), opened.seal(), registry.signatures(version.digest))
     if as_json:
         out().print_json(json.dumps({"file": str(output)} | dataclasses.asdict(version)))
     else:
@@ -234,20 +235,28 @@ def import_version(
     line: Line = None,
     as_json: Json = False,
 ) -> None:
-    """Publish an artefact from a file as the model's next version; it is checked first."""
+    """Publish an artefact from a file as the model's next version; it is checked first.
+
+    Where keys are configured, a trusted one must have signed it (FILE.sig beside it, or 'gaussline keys sign').
+    """
     from gaussline.worker.contract.artefact import Artefact
     from gaussline.worker.contract.model import Model
     from gaussline.worker.learning.fit import report
 
-    data = read_file(file)
+    opened = open_line(redis_url, line)
+    data, signatures = read_signed(file, opened.seal())
     try:
         artefact = Artefact.unpack(data)
         model = Model.from_artefact(artefact)
     except ArtefactError as error:
         raise ArtefactError(f"{file}: {error}") from None
-    opened = open_line(redis_url, line)
-    version = Registry(opened.client, opened.line).publish(
-        name, artefact.data, by=who(by), note=note or f"imported from {file.name}", report=report(model)
+    version = opened.registry().publish(
+        name,
+        artefact.data,
+        by=who(by),
+        note=note or f"imported from {file.name}",
+        report=report(model),
+        signatures=signatures,
     )
     if as_json:
         out().print_json(json.dumps(dataclasses.asdict(version)))

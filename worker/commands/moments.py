@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gaussline.worker.broker.seal import open_seal
 from gaussline.worker.commands.console import out
-from gaussline.worker.commands.options import By, Json, Line, RedisUrl, open_line, read_file, who, write_file
+from gaussline.worker.commands.options import By, Json, Line, RedisUrl, load_settings, open_line, who
+from gaussline.worker.commands.signed_files import read_signed, write_signed
 from gaussline.worker.errors import ArtefactError, NotFound
 
 if TYPE_CHECKING:
@@ -42,13 +44,13 @@ def _load(path: Path) -> Any:
     from gaussline.worker.learning.learner_state import read_moments
 
     try:
-        return read_moments(Artefact.unpack(read_file(path)))
+        return read_moments(Artefact.unpack(read_signed(path, open_seal(load_settings()))[0]))
     except ArtefactError as error:
         raise ArtefactError(f"{path}: {error}") from None
 
 
 def _write(path: Path, artefact: Artefact, moments: list[Moments], as_json: bool) -> None:
-    write_file(path, artefact.data)
+    write_signed(path, artefact.data, open_seal(load_settings()))
     facts = {"file": str(path), "frames": moments[0].count, "effective_size": moments[0].effective_size}
     if as_json:
         out().print_json(json.dumps(facts | {"digest": artefact.digest}))
@@ -60,7 +62,7 @@ def _stored(redis_url: str | None, line: str | None, model: str) -> tuple[Any, A
     from gaussline.worker.broker.checkpoints import CheckpointStore
 
     opened = open_line(redis_url, line)
-    store = CheckpointStore(opened.client, opened.line, model)
+    store = CheckpointStore(opened.client, opened.line, model, seal=opened.seal())
     checkpoint = store.latest()
     if checkpoint is None:
         raise NotFound(f"model {model!r} on line {opened.line} has no checkpoint; 'gaussline learn {model}' makes one")
@@ -145,14 +147,14 @@ def import_moments(
     as_json: Json = False,
 ) -> None:
     """Let the model's next learner go on from these moments, at its place in the log. No learner may run meanwhile."""
-    from gaussline.worker.commands.options import load_settings
     from gaussline.worker.learning.policy import Policy
     from gaussline.worker.learning.session import Session
 
     spec, moments, lineage = _load(file)
     opened = open_line(redis_url, line)
     policy = Policy.of(load_settings(redis_url=redis_url, line=line))
-    session = Session(opened.client, opened.line, model, policy, owner=f"import by {who(by)}", from_base=False)
+    owner = f"import by {who(by)}"
+    session = Session(opened.client, opened.line, model, policy, owner=owner, from_base=False, seal=opened.seal())
     learner = session.open()
     try:
         learner.spec.check_against(spec)

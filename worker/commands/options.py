@@ -12,6 +12,8 @@ import typer
 from pydantic import SecretStr
 
 from gaussline.worker.broker.client import Redis, open_redis, read_password
+from gaussline.worker.broker.registry import Registry
+from gaussline.worker.broker.seal import Seal, open_seal
 from gaussline.worker.errors import SourceError
 from gaussline.worker.settings import Settings
 
@@ -29,6 +31,14 @@ class Connection:
     client: Redis
     line: str
     settings: Settings
+
+    def seal(self) -> Seal:
+        """What signs and checks artefacts here. Raises SettingsError."""
+        return open_seal(self.settings)
+
+    def registry(self) -> Registry:
+        """The line's versions, under that seal. Raises SettingsError."""
+        return Registry(self.client, self.line, seal=self.seal())
 
 
 def load_settings(**options: Any) -> Settings:

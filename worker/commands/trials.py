@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from gaussline.worker.broker.registry import Pointer, Registry
+from gaussline.worker.broker.registry import Pointer
 from gaussline.worker.broker.retention import Collector, Keep
 from gaussline.worker.commands.console import err, out
 from gaussline.worker.commands.options import By, Json, Line, Note, RedisUrl, open_line, who, write_file
@@ -66,7 +66,7 @@ def show_trials(
     opened = open_line(redis_url, line)
     records = read_trials(opened.client, opened.line, name)[::-1]
     if not records:
-        if name not in Registry(opened.client, opened.line).models():
+        if name not in opened.registry().models():
             raise NotFound(f"no model {name!r} on line {opened.line}")
         out().print(f"no trial of {name} yet; 'gaussline models promote {name} VERSION --canary 10%' begins one")
         return
@@ -110,7 +110,7 @@ def stop_trial(
     if channel not in CHANNELS[1:]:
         raise SettingsError(f"channel {channel!r} holds no trial: canary or shadow")
     opened = open_line(redis_url, line)
-    was = Registry(opened.client, opened.line).remove(name, channel, by=who(by), note=note or "stopped by hand")
+    was = opened.registry().remove(name, channel, by=who(by), note=note or "stopped by hand")
     say_pointer(was, as_json, f"{name}/{channel} no longer points at version {was.version}")
 
 
@@ -127,7 +127,7 @@ def pin(
     Example: gaussline models pin default --note "audit this week"
     """
     opened = open_line(redis_url, line)
-    made = Registry(opened.client, opened.line).pin(name, by=who(by), note=note)
+    made = opened.registry().pin(name, by=who(by), note=note)
     if as_json:
         out().print_json(json.dumps(dataclasses.asdict(made)))
     else:
@@ -137,7 +137,7 @@ def pin(
 def unpin(name: Name, redis_url: RedisUrl = None, line: Line = None) -> None:
     """Let a pinned model move again."""
     opened = open_line(redis_url, line)
-    was = Registry(opened.client, opened.line).unpin(name)
+    was = opened.registry().unpin(name)
     out().print(f"{name} may move again; it was pinned to version {was.version} by {was.by}", highlight=False)
 
 

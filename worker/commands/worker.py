@@ -103,6 +103,7 @@ def _check(settings: Settings) -> None:
     from gaussline.worker.broker.client import time_us
     from gaussline.worker.broker.kept_store import open_kept_store
     from gaussline.worker.broker.registry import Registry
+    from gaussline.worker.broker.seal import open_seal
     from gaussline.worker.commands.checks import port_is_free, redis_is_sound, report
     from gaussline.worker.engine.book import first_model_of
     from gaussline.worker.engine.host import Host
@@ -122,7 +123,9 @@ def _check(settings: Settings) -> None:
     def line() -> str:
         if not answers:
             return f"line {settings.line}: not looked at, for Redis does not answer"
-        found = first_model_of(Registry(host.client, settings.line), host.client, settings.worker_set)
+        found = first_model_of(
+            Registry(host.client, settings.line, seal=open_seal(settings)), host.client, settings.worker_set
+        )
         if found is None:
             return f"line {settings.line}: no model is promoted yet, a worker would wait for one"
         host.open(found[1])

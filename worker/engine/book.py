@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 from gaussline.worker.broker.cameras import DEFAULT_MODEL, read_cameras
 from gaussline.worker.broker.client import Redis
 from gaussline.worker.broker.registry import Pointer, Registry
+from gaussline.worker.broker.seal import Seal
 from gaussline.worker.broker.sets import Sets, foreign_models
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.contract.clock import from_text
@@ -79,6 +80,7 @@ class ModelBook(Generic[Prepared]):
     Args:
         prepare: checks a model against the backbone, puts it on the device and warms it up. Raises ModelError.
         worker_set: whose workers' page it is: models that other sets alone judge by are left to them.
+        seal: whose artefacts are loaded.
     """
 
     def __init__(
@@ -89,10 +91,11 @@ class ModelBook(Generic[Prepared]):
         observer: Observer | None = None,
         *,
         worker_set: str = MAIN,
+        seal: Seal | None = None,
     ) -> None:
         self._client = client
         self._line = line
-        self._registry = Registry(client, line)
+        self._registry = Registry(client, line, seal=seal)
         self._sets = Sets(client, line)
         self._set = worker_set
         self._prepare = prepare

@@ -21,6 +21,7 @@ from gaussline.worker.broker.intake import Intake
 from gaussline.worker.broker.kept import KeptFrames
 from gaussline.worker.broker.kept_store import open_kept_store
 from gaussline.worker.broker.registry import Registry
+from gaussline.worker.broker.seal import open_seal
 from gaussline.worker.broker.settle import SettleBounds, Settler
 from gaussline.worker.broker.verdicts import trim_verdicts
 from gaussline.worker.contract.keys import MAIN
@@ -114,7 +115,7 @@ class Host:
 
     def wait_for_model(self) -> Model | None:
         """The first promoted model, however long it takes; None where the worker was stopped meanwhile."""
-        registry = Registry(self.client, self.settings.line)
+        registry = Registry(self.client, self.settings.line, seal=open_seal(self.settings))
         control = Control(self.client, self.settings.line)
         while not self._stopping.is_set():
             try:

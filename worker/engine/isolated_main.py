@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from gaussline.worker.broker.client import open_redis
 from gaussline.worker.broker.registry import Registry
+from gaussline.worker.broker.seal import open_seal
 from gaussline.worker.engine.book import first_model_of
 from gaussline.worker.engine.isolated import serve
 from gaussline.worker.engine.judge import BackboneJudge
@@ -31,7 +32,7 @@ def make_judge(told: dict[str, Any]) -> BackboneJudge:
     """The judge of the models that are promoted now. Images are decoded here: a crash is meant to end this process."""
     settings = Settings.load({}, **told["settings"])
     client = open_redis(settings)
-    found = first_model_of(Registry(client, settings.line), client, settings.worker_set)
+    found = first_model_of(Registry(client, settings.line, seal=open_seal(settings)), client, settings.worker_set)
     if found is None:
         raise NotFound("no model is promoted")
     # Frame by frame: a batch of one, in one lane, whatever the worker's own are.

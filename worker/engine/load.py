@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gaussline.worker.broker.client import Redis
+from gaussline.worker.broker.seal import open_seal
 from gaussline.worker.contract.limits import ImageLimits
 from gaussline.worker.contract.model import Model
 from gaussline.worker.engine.book import ModelBook
@@ -69,7 +70,9 @@ def load_judge(
         maps=map_desk(chosen),
         pool=pool,
     )
-    book = ModelBook(client, settings.line, judge.prepare, observer, worker_set=settings.worker_set)
+    book = ModelBook(
+        client, settings.line, judge.prepare, observer, worker_set=settings.worker_set, seal=open_seal(settings)
+    )
     book.refresh()
     return Loaded(judge, book, chosen)
 

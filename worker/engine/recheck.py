@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gaussline.worker.broker.client import Redis
 from gaussline.worker.broker.registry import Registry
+from gaussline.worker.broker.seal import open_seal
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.contract.frame import BadFrame, Frame
 from gaussline.worker.contract.heat_map import Explanation
@@ -69,7 +70,7 @@ class Recheck:
 
     def __init__(self, settings: Settings, client: Redis) -> None:
         self._settings = settings
-        self._registry = Registry(client, settings.line)
+        self._registry = Registry(client, settings.line, seal=open_seal(settings))
         self._models: OrderedDict[str, tuple[Model, PreparedModel]] = OrderedDict()
         self._backbones: OrderedDict[str, tuple[FeatureExtractor, Scorer]] = OrderedDict()
         self._device = resolve_device(settings.device)

@@ -19,6 +19,7 @@ from gaussline.worker.broker.feature_log import Entry, FeatureLog, later
 from gaussline.worker.broker.feedback import FeedbackLog
 from gaussline.worker.broker.lease import Lease
 from gaussline.worker.broker.registry import Registry
+from gaussline.worker.broker.seal import Seal
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.contract.clock import to_text
 from gaussline.worker.contract.model import Model
@@ -57,6 +58,7 @@ class Session:
     Args:
         owner: name of this process.
         from_base: begin with the moments of the stable version where there is no checkpoint.
+        seal: signs checkpoints and proposals, and is asked before any is loaded.
         on_notice: is told of everything worth telling.
     """
 
@@ -70,6 +72,7 @@ class Session:
         owner: str,
         rhythm: Rhythm | None = None,
         from_base: bool = True,
+        seal: Seal | None = None,
         on_notice: Callable[[Notice], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -77,11 +80,11 @@ class Session:
         self.model = model
         self.policy = policy
         self.rhythm = rhythm or Rhythm()
-        self.registry = Registry(client, line, sleep=sleep)
+        self.registry = Registry(client, line, seal=seal, sleep=sleep)
         self.lease = Lease(client, line, model, owner, self.rhythm.lease_s)
         self._client, self._line = client, line
         self._log = FeatureLog(client, line, model, sleep=sleep)
-        self._store = CheckpointStore(client, line, model, sleep=sleep)
+        self._store = CheckpointStore(client, line, model, seal=seal, sleep=sleep)
         self._feedback = FeedbackLog(client, line)
         self._from_base = from_base
         self._on_notice = on_notice or (lambda notice: None)

@@ -11,6 +11,7 @@ from gaussline.worker.broker.client import Redis
 from gaussline.worker.broker.feedback import FeedbackLog
 from gaussline.worker.broker.kept import KeptFrames
 from gaussline.worker.broker.registry import Registry
+from gaussline.worker.broker.seal import open_seal
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.contract.feedback import Feedback, Label
 from gaussline.worker.contract.model import Model
@@ -80,7 +81,7 @@ class ReviewList:
     def __init__(self, settings: Settings, client: Redis, *, near: float = NEAR) -> None:
         self._kept = KeptFrames.of(settings, client)
         self._feedback = FeedbackLog(client, settings.line)
-        self._registry = Registry(client, settings.line)
+        self._registry = Registry(client, settings.line, seal=open_seal(settings))
         self._near = near
         self._combinations: OrderedDict[str, Combination | None] = OrderedDict()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from gaussline.worker.broker.certificates import Certificate
 from gaussline.worker.broker.ledger import LedgerRow
 from gaussline.worker.broker.line_state import LineState
 from gaussline.worker.contract.verdict import Reason
@@ -52,9 +53,17 @@ class LineMetrics(Collector):
     Args:
         read: the state now; raises BrokerError where Redis cannot say, which is then itself a metric.
         budget_bytes: unsettled bytes that the line may have.
+        certificates: those of the connection to Redis.
     """
 
-    def __init__(self, read: Callable[[], LineState], line: str, budget_bytes: int) -> None:
+    def __init__(
+        self,
+        read: Callable[[], LineState],
+        line: str,
+        budget_bytes: int,
+        certificates: Callable[[], Sequence[Certificate]] = tuple,
+    ) -> None:
+        self._certificates = certificates
         self._read = read
         self._line = line
         self._budget_bytes = budget_bytes
@@ -66,6 +75,10 @@ class LineMetrics(Collector):
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         """Every metric of the line. Only `up` where Redis does not answer."""
         begin = time.perf_counter()
+        ends = self._gauge("certificate_not_after_seconds", "Unix time at which a certificate ends.", "certificate")
+        for certificate in self._certificates():
+            ends.add_metric([self._line, certificate.what], certificate.not_after_s)
+        yield ends
         up = self._gauge("up", "1 where the state of the line could be read.")
         try:
             state = self._read()
