@@ -14,15 +14,17 @@ from pathlib import Path
 import pytest
 
 from gaussline.worker.broker.certificates import CertificateWatch, certificates, read_end
-from gaussline.worker.broker.client import open_redis
+from gaussline.worker.broker.client import open_redis, time_us
 from gaussline.worker.broker.embedded import EmbeddedRedis
-from gaussline.worker.errors import SettingsError
+from gaussline.worker.errors import BrokerUnavailable, SettingsError
 from gaussline.worker.settings import Settings
 from tests.access.certificates import Authority
 from tests.access.conftest import LINE, Secured, free_port
+from tests.broker.way import Way
 from tests.support.cli import Cli
 from tests.support.repository import ROOT
 from tests.support.skips import needs_program, program
+from tests.support.waiting import eventually
 
 PAGE = (ROOT / "docs" / "access.md").read_text("utf-8")
 
@@ -72,6 +74,16 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EmbeddedRedis, "_wait_ready", lambda self, log: None)
         made.server.start()
+    admin = open_redis(Settings.load(made.settings("admin")))
+
+    def answers() -> bool:
+        try:
+            return time_us(admin) > 0
+        except BrokerUnavailable:
+            return False
+
+    eventually(answers, what="Redis")
+    admin.close()
     yield made
     made.server.stop()
 
@@ -175,7 +187,7 @@ def test_the_exporter_looks_once_a_minute_and_survives_a_file_that_is_gone(secur
     assert watch() == []
 
 
-def test_doctor_warns_of_a_certificate_near_its_end(cli: Cli, secured: Secured, tmp_path: Path) -> None:
+def test_doctor_warns_of_a_certificate_near_its_end(cli: Cli, secured: Secured, way: Way, tmp_path: Path) -> None:
     soon = Authority(tmp_path, "soon", end=datetime.now(UTC) + timedelta(days=3))
     both = tmp_path / "both.crt"
     both.write_bytes(secured.ca.read_bytes() + soon.cert.read_bytes())
