@@ -123,7 +123,7 @@ class Registry:
                     self._sleep(PAUSE_S)
             # The manifest is written last: an artefact is there whole, or not at all.
             manifest = {"size": len(data), "chunks": chunks}
-            signed = self._seal.sign(digest, {**self._signed(digest), **(signatures or {})})
+            signed = self._seal.sign(digest, {**self.signatures(digest), **(signatures or {})})
             if signed:
                 manifest["signatures"] = signed
             self._client.set(self._keys.artefact(digest), json.dumps(manifest))
@@ -132,10 +132,7 @@ class Registry:
     def signatures(self, digest: str) -> dict[str, str]:
         """The signatures that stand with an artefact, unchecked."""
         with translated("reading an artefact's signatures"):
-            return self._signed(digest)
-
-    def _signed(self, digest: str) -> dict[str, str]:
-        text = self._client.get(self._keys.artefact(digest))
+            text = self._client.get(self._keys.artefact(digest))
         return {} if text is None else dict(json.loads(text).get("signatures", {}))
 
     def check(self, digest: str) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from gaussline.worker.broker.client import Redis
 from gaussline.worker.broker.line_state import read_workers
 from gaussline.worker.broker.registry import Registry
+from gaussline.worker.broker.seal import Seal
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.contract.model import Model
 from gaussline.worker.errors import ArtefactError, BackboneMismatch, NotFound
 
 
-def check_fit(client: Redis, line: str, name: str, number: int) -> None:
+def check_fit(client: Redis, line: str, name: str, number: int, *, seal: Seal | None = None) -> None:
     """Raise where a promotion could only go wrong.
 
     NotFound, ArtefactError: the version is not whole. BackboneMismatch: living workers hold another backbone for this
     model, and would all refuse it.
     """
-    registry = Registry(client, line)
+    registry = Registry(client, line, seal=seal)
     version = registry.version(name, number)
     model = _model(registry, version.digest)
     stable = registry.pointer(name)

@@ -154,7 +154,7 @@ def promote(
     if not force:
         from gaussline.worker.commands.fitness import check_fit
 
-        check_fit(opened.client, opened.line, name, number)
+        check_fit(opened.client, opened.line, name, number, seal=opened.seal())
     if planned is None:
         _say(registry.promote(name, number, by=who(by), note=note), as_json)
         return
