@@ -166,7 +166,7 @@ _RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
             f"{_STREAM} {_HASH} xpending get zcard",
             "R:frames:* R:index:* R:camera:* R:cameras R:line R:workers R:dead:* R:dead-stats R:verdicts R:subscribers "
             "R:cursor:* R:parts R:part-state R:part-subscribers R:part-cursor:* R:heats R:kept "
-            f"R:learner:* R:features:* R:drift:* {_MODELS}",
+            f"R:learner:* R:features:* R:drift:* R:sets R:set:* {_MODELS}",
         ),
     ),
 }
