@@ -21,6 +21,7 @@ from gaussline.worker.contract.keys import Keys
 from gaussline.worker.contract.limits import MessageLimits
 from gaussline.worker.engine.clock import RedisClock
 from gaussline.worker.engine.garbage import freeze_start_up
+from gaussline.worker.engine.observer import Observer
 from gaussline.worker.engine.worker import Worker, WorkerConfig
 
 LINE = "bench"
@@ -67,7 +68,13 @@ def push(url: str, camera: str, frames: Sequence[Frame], *, per_message: int = 1
 
 
 def worker_main(
-    url: str, make_judge: Callable[[Redis], tuple[Any, int, int]], name: str, ready: Any, told: Any, wait_s: float
+    url: str,
+    make_judge: Callable[[Redis], tuple[Any, int, int]],
+    name: str,
+    ready: Any,
+    told: Any,
+    wait_s: float,
+    observe: Callable[[], Observer] | None = None,
 ) -> None:
     """Body of a worker process: serve until told to stop, then tell what it used."""
     client = connect(url)
@@ -78,6 +85,7 @@ def worker_main(
         judge,
         WorkerConfig(LINE, name, batch, wait_s, 64 * 2**20, 2, 1.0, 10.0, 0.01, MessageLimits(), lanes=lanes),
         now_us=RedisClock(lambda: time_us(client)),
+        observer=None if observe is None else observe(),
     )
     freeze_start_up()
     before = Usage.now()

@@ -5,7 +5,8 @@
 (c) the plain one-frame-at-a-time worker of plain_worker.py, in float32, contiguous, batch 1: what people write first;
 (d) (c) in the numeric mode of (b), channels_last;
 (e) this worker with a null backbone: the pipeline's own ceiling;
-(f) producers of 50 kB frames.
+(f) producers of 50 kB frames;
+(h) what tracing costs, off and on.
 
 Every side runs several times, in turns; medians are shown, and ratios of medians. Where no mode is named it is bfloat16
 on a CPU that multiplies it in hardware, else float32. The parts may be run one by one: each adds to the same file.
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from bench.line import Usage
+from bench.line import Usage, worker_main
 from bench.loads import half_load, memory_over_time
 from bench.producers import admission, send, send_many
 from bench.record import Conditions, Record, bfloat16_in_hardware, machine
@@ -40,15 +41,19 @@ from bench.sides import (
     parts,
     run_plain,
     run_worker,
+    traced,
+    with_metrics,
+    with_traces,
 )
 from gaussline.worker.broker.embedded import EmbeddedRedis
 from gaussline.worker.contract.frame import Frame
+from gaussline.worker.engine.observer import Observer
 from gaussline.worker.errors import GausslineError
 from gaussline.worker.vision.backbones import load_backbone
 from gaussline.worker.vision.runtime import RuntimeChoice, choose_runtime
 from gaussline.worker.vision.weights import WeightsSource
 
-PARTS = ("backbone", "half-load", "null", "producer", "memory")
+PARTS = ("backbone", "half-load", "null", "producer", "trace", "memory")
 Side = Callable[[], tuple[float, Usage, int]]
 
 
@@ -133,6 +138,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             {
                 "null_1": lambda: run_worker(options.fsync, make_null, None, raw, total=many),
                 "null_4": lambda: run_worker(options.fsync, make_null, None, raw, per_message=4, total=many),
+            }
+        )
+    if "trace" in wanted:
+        grey = np.random.default_rng(SEED).integers(0, 256, (64, 224, 224), dtype=np.uint8)
+        plain = [Frame(g.tobytes(), "raw", 1_700_000_000_000_000, shape=(224, 224), dtype="uint8") for g in grey]
+
+        def null(frames: Sequence[Frame], observe: Callable[[], Observer]) -> tuple[float, Usage, int]:
+            main = partial(worker_main, observe=observe)
+            return run_worker(options.fsync, make_null, None, frames, total=options.null_frames, main=main)
+
+        turns(
+            {
+                "trace_off": lambda: null(plain, with_metrics),
+                "trace_carried": lambda: null(traced(plain, 1.0), with_metrics),
+                "trace_64th": lambda: null(traced(plain, 1 / 64), with_traces),
+                "trace_all": lambda: null(traced(plain, 1.0), with_traces),
             }
         )
     if "producer" in wanted:

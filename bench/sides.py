@@ -10,12 +10,13 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
+from prometheus_client import CollectorRegistry
 
 from bench.line import LINE, Usage, drained, push, serving, usage_of_worker, worker_main
 from bench.null_judge import NullJudge
@@ -29,7 +30,9 @@ from gaussline.worker.contract.limits import ImageLimits
 from gaussline.worker.contract.model import Model
 from gaussline.worker.engine.book import ModelBook
 from gaussline.worker.engine.judge import BackboneJudge
+from gaussline.worker.engine.observer import Observer, Observers
 from gaussline.worker.learning.fit import FitOptions, fit_model
+from gaussline.worker.telemetry.metrics import Metrics
 from gaussline.worker.vision.backbones import load_backbone
 from gaussline.worker.vision.decode import decode
 from gaussline.worker.vision.features import FeatureExtractor
@@ -75,6 +78,30 @@ def make_judge(setup: Setup, client: Redis) -> tuple[Any, int, int]:
 def make_null(client: Redis) -> tuple[Any, int, int]:
     """The judge of the pipeline's own ceiling."""
     return NullJudge(), 64, 1
+
+
+def with_metrics() -> Observer:
+    """What every worker has: its metrics."""
+    return Metrics(CollectorRegistry(), LINE, "bench-1")
+
+
+def with_traces() -> Observer:
+    """The same and spans, which go through the library's queue and encoding to nobody."""
+    from bench.discard import Discard
+    from gaussline.worker.telemetry.traces import TraceObserver
+    from gaussline.worker.tracing.spans import Spans
+
+    return Observers(with_metrics(), TraceObserver(Spans(Discard(), "bench", LINE, "bench-1")))
+
+
+def traced(frames: Sequence[Frame], share: float) -> list[Frame]:
+    """The frames, a share of them with a trace, evenly."""
+    chosen = {int(place / share) for place in range(int(len(frames) * share))} if share else set()
+    context = "00-{:032x}-{:016x}-01"
+    return [
+        replace(frame, trace=context.format(place + 1, place + 1)) if place in chosen else frame
+        for place, frame in enumerate(frames)
+    ]
 
 
 def bare_loop(setup: Setup, model: Model, frames: Sequence[Frame]) -> tuple[float, Usage, int]:

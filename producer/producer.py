@@ -22,6 +22,7 @@ from gaussline.producer.image import to_wire
 from gaussline.producer.message import Message
 from gaussline.producer.receipt import Receipt, Stats, Status
 from gaussline.producer.shot import Shot, deadline_us, to_us
+from gaussline.producer.traces import FrameTraces
 from gaussline.worker.broker.admission import Admission
 from gaussline.worker.broker.client import open_redis
 from gaussline.worker.broker.soundness import unsound
@@ -30,6 +31,7 @@ from gaussline.worker.contract.keys import check_name
 from gaussline.worker.contract.limits import ImageLimits
 from gaussline.worker.errors import BrokerError, ContractError, Fenced, LimitExceeded, SettingsError
 from gaussline.worker.settings import Settings
+from gaussline.worker.tracing import open_spans
 
 FRAME_OVERHEAD_BYTES: Final = 256
 """More than msgpack and the contract's own fields add to the bytes of a frame and its texts, or to a message's."""
@@ -58,7 +60,7 @@ class Producer:
         encode: what arrays and Pillow images are sent as: raw, png or jpeg.
         deadline: default deadline of every frame, from its capture.
         batch_frames: most frames that `send_many` puts into one message.
-        clock, random, door: replaced by tests.
+        clock, random, door, traces: replaced by tests.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Producer:
         clock: Clock | None = None,
         random: random_module.Random | None = None,
         door: Door | None = None,
+        traces: FrameTraces | None = None,
     ) -> None:
         options = {"line": line, "redis_url": redis_url, "full_policy": full, "block_timeout_s": block_timeout_s}
         self.settings = _settings(settings, options)
@@ -103,6 +106,7 @@ class Producer:
             camera_budget_bytes=self.settings.camera_budget_bytes,
             line_budget_bytes=self.settings.line_budget_bytes,
         )
+        self._traces = traces or _traces(self.settings, camera)
         self._lock = threading.RLock()
         self._closing = threading.Event()
         self._delivery = Delivery(
@@ -157,6 +161,8 @@ class Producer:
         with self._lock:
             if self._pid == os.getpid():
                 self._finish()
+                if self._traces is not None:
+                    self._traces.close()
             if self._client is not None:
                 self._client.close()
 
@@ -279,6 +285,8 @@ class Producer:
         return batches
 
     def _send(self, frames: list[Frame]) -> Receipt:
+        if self._traces is not None:
+            frames = self._traces.begin(frames)
         message = Message(self.camera, self.epoch, self._next, frames)
         self._next += len(frames)
         self.stats.offered += len(frames)
@@ -290,6 +298,8 @@ class Producer:
         except Fenced as error:
             self._over = error
             raise
+        if self._traces is not None:
+            self._traces.told(message.frames, receipt)
         if receipt.status is Status.DROPPED:
             self._untold_drops += len(receipt.ids)
         self._tell_drops()
@@ -306,6 +316,12 @@ class Producer:
             _log.info("camera %s: drops are not in the ledger yet: %s", self.camera, error)
         else:
             self._untold_drops = 0
+
+
+def _traces(settings: Settings, camera: str) -> FrameTraces | None:
+    """Traces of this camera's frames; None where tracing is off. Raises SettingsError."""
+    spans = open_spans(settings, "gaussline-producer", camera, begins=True)
+    return None if spans is None else FrameTraces(spans, camera)
 
 
 def _settings(settings: Settings | None, options: dict[str, Any]) -> Settings:

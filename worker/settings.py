@@ -249,6 +249,11 @@ class Settings(BaseSettings):
     # --- telemetry ---------------------------------------------------------------------------------------------------
     http_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
     http_port: int = Field(9108, ge=0, le=65_535, description="Port of the same; 0 takes a free one and logs it.")
+    trace_endpoint: str | None = Field(
+        None,
+        description="OpenTelemetry collector, OTLP over HTTP: http://host:4318/v1/traces; none: no traces.",
+    )
+    trace_share: float = Field(0.01, ge=0, le=1, description="Share of the frames that a producer begins a trace for.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level of a log line.")
     log_format: Literal["json", "text"] = Field("json", description="One JSON object a line, or text for a person.")
 

@@ -12,6 +12,7 @@ FLOORS = {
     "gaussian": 1,
     "contract": 2,
     "settings": 3,
+    "tracing": 4,
     "vision": 4,
     "broker": 4,
     "engine": 5,
@@ -22,7 +23,7 @@ FLOORS = {
     "commands": 7,
 }
 """A part of gaussline.worker may import itself and what lies strictly below it."""
-PRODUCER_MAY = {"errors", "settings", "contract", "broker"}
+PRODUCER_MAY = {"errors", "settings", "contract", "broker", "tracing"}
 PRODUCER_USERS = {"commands", "telemetry"}
 """Parts of the worker that may import gaussline.producer: the composition root, and the catalogue of all metrics."""
 
@@ -60,6 +61,7 @@ HOMES = {
     "paho": {"bridge"},
     "asyncua": {"bridge"},
     "cryptography": {"broker", "bridge"},
+    "opentelemetry": {"tracing"},
     "typer": {"commands", "producer"},
     "rich": {"commands", "producer"},
     "av": {"producer"},

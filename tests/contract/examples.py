@@ -61,6 +61,7 @@ FAIL = Verdict(
     judged_us=CAPTURED_US + 41_388,
 )
 FAIL_EXPLAINED = replace(FAIL, heat_map="cam1:3:1042@0123456789abcdef", device="cpu AVX2")
+FAIL_TRACED = replace(FAIL_EXPLAINED, traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 NOT_JUDGED = Verdict(
     id="cam1:3:1043",
     line="line1",

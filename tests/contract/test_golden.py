@@ -22,6 +22,7 @@ BATCHES = [("batch_full", examples.FULL_BATCH), ("batch_least", examples.LEAST_B
 VERDICTS = [
     ("verdict_fail", examples.FAIL),
     ("verdict_fail_explained", examples.FAIL_EXPLAINED),
+    ("verdict_fail_traced", examples.FAIL_TRACED),
     ("verdict_not_judged", examples.NOT_JUDGED),
 ]
 

@@ -55,6 +55,7 @@ def verdicts(draw: st.DrawFn) -> Verdict:
         "heat_map": draw(st.none() | st.text(max_size=20)),
         "random_weights": draw(st.booleans()),
         "retry_of": draw(st.none() | st.just("cam1:3:1042")),
+        "traceparent": draw(st.none() | st.just("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")),
     }
     if draw(st.booleans()):
         return Verdict(
@@ -99,7 +100,7 @@ def test_every_reason_is_in_the_schema(reason: Reason) -> None:
 def test_the_lists_of_the_schema_and_of_the_code_are_one() -> None:
     assert set(SCHEMA["properties"]["reason"]["enum"]) == {None, *(reason.value for reason in PUBLIC)}
     assert set(SCHEMA["properties"]["decision"]["enum"]) == {decision.value for decision in Decision}
-    optional = {"retry_of", "opinions", "device"}
+    optional = {"retry_of", "opinions", "device", "traceparent"}
     required = [name for name in SCHEMA["properties"] if name not in optional]
     assert optional < set(SCHEMA["properties"])
     assert list(json.loads(FAIL.to_json())) == required == SCHEMA["required"]

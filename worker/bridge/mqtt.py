@@ -164,7 +164,8 @@ class _Session:
         about = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         about.ContentType = "application/json"
         about.PayloadFormatIndicator = 1
-        about.UserProperty = [("id", parcel.id), ("line", parcel.line)]
+        traced = [] if parcel.trace is None else [("traceparent", parcel.trace)]
+        about.UserProperty = [("id", parcel.id), ("line", parcel.line), *traced]
         try:
             info = self._client.publish(topic, parcel.body, qos=1, properties=about)
         except ValueError as error:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gaussline.worker.contract.trace import checked
 from gaussline.worker.errors import ContractError
 
 MAX_ID = 512
@@ -35,6 +36,12 @@ class Parcel:
     decision: str
     body: bytes
     fields: Mapping[str, Any]
+
+    @property
+    def trace(self) -> str | None:
+        """W3C trace context of the verdict's frame, where it is traced."""
+        trace = self.fields.get("traceparent")
+        return checked(trace) if isinstance(trace, str) else None
 
 
 def parcel_of(entry_id: str, line: str, fields: Mapping[bytes, bytes]) -> Parcel:

@@ -123,6 +123,8 @@ class Webhook:
             at = str(int(time.time()))
             signed = hmac.new(self._at.sign_key.encode(), at.encode() + b"." + parcel.body, hashlib.sha256)
             headers["Gaussline-Signature"] = f"t={at},v1={signed.hexdigest()}"
+        if parcel.trace is not None:
+            headers["traceparent"] = parcel.trace
         return headers | self._authority()
 
     def _authority(self) -> dict[str, str]:

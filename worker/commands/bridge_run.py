@@ -139,10 +139,11 @@ class Errand:
     def _deliver(self, transport: Transport) -> None:
         import prometheus_client as prometheus
 
-        from gaussline.worker.bridge.observer import BridgeObservers
+        from gaussline.worker.bridge.observer import BridgeObserver, BridgeObservers
         from gaussline.worker.telemetry.bridges import STAGE, BridgeHealth, BridgeLog, BridgeMetrics
         from gaussline.worker.telemetry.health import Health
         from gaussline.worker.telemetry.logs import configure
+        from gaussline.worker.tracing import open_spans
 
         settings = self.settings
         words = (*secrets_of(settings), *(word for word in self.secrets if word))
@@ -150,6 +151,17 @@ class Errand:
         prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = prometheus.CollectorRegistry()
         metrics, health = BridgeMetrics(registry, settings.line, self.name), Health(stages=(STAGE,))
+        observers: list[BridgeObserver] = [metrics, BridgeHealth(health), BridgeLog(logger, self.name)]
+
+        def trouble(error: Exception) -> None:
+            for each in observers:
+                each.trouble("trace", error)
+
+        spans = open_spans(settings, "gaussline-bridge", self.name, on_trouble=trouble)
+        if spans is not None:
+            from gaussline.worker.telemetry.traces import BridgeTraces
+
+            observers.append(BridgeTraces(spans))
         store = self._store()
         time_us(store.client)  # a Redis that is away, or refuses the login, is said at once
         delivery = Delivery(
@@ -157,7 +169,7 @@ class Errand:
             store,
             transport,
             self._terms(),
-            BridgeObservers(metrics, BridgeHealth(health), BridgeLog(logger, self.name)),
+            BridgeObservers(*observers),
         )
         metrics.watch(delivery.lag_s, lambda: delivery.waiting)
         stopping = threading.Event()
@@ -179,6 +191,8 @@ class Errand:
             port = server.port
             say("started", line=settings.line, to=transport.place, http_host=settings.http_host, http_port=port)
             delivery.run(stopping)
+        if spans is not None:
+            spans.close()
         say("stopped", delivered=delivery.delivered)
 
     def _server(self, registry: Any, health: Any, reasons: Any = tuple) -> HealthServer:

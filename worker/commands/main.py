@@ -55,7 +55,7 @@ _EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "scipy", "prometheus_client"), "worker"),
     "urllib3": "webhook",
     "paho": "mqtt",
-    **dict.fromkeys(("asyncua", "cryptography"), "opcua"),
+    "asyncua": "opcua",
 }
 """Packages that the light install lacks, and the extra that brings them."""
 

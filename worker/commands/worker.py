@@ -141,11 +141,12 @@ def _serve(settings: Settings, connect_for_s: float) -> None:
     import prometheus_client as prometheus
 
     from gaussline.worker.engine.host import Host, worker_name
-    from gaussline.worker.engine.observer import Observers
+    from gaussline.worker.engine.observer import Observer, Observers
     from gaussline.worker.telemetry.health import ANSWER_S, Health, Promptly
     from gaussline.worker.telemetry.logs import LogObserver, configure
     from gaussline.worker.telemetry.metrics import Metrics
     from gaussline.worker.telemetry.server import HealthServer
+    from gaussline.worker.tracing import open_spans
     from gaussline.worker.vision.runtime import resolve_device
 
     resolve_device(settings.device)  # now, not when the first model is promoted
@@ -158,7 +159,18 @@ def _serve(settings: Settings, connect_for_s: float) -> None:
     for collector in (prometheus.ProcessCollector, prometheus.PlatformCollector, prometheus.GCCollector):
         collector(registry=registry)
     metrics, health, log = Metrics(registry, settings.line, name), Health(), LogObserver(logger, name)
-    host = Host(settings, Observers(metrics, health, log))
+    observers: list[Observer] = [metrics, health, log]
+
+    def trouble(error: Exception) -> None:
+        for each in observers:
+            each.trouble("trace", error)
+
+    spans = open_spans(settings, "gaussline-worker", name, on_trouble=trouble)
+    if spans is not None:
+        from gaussline.worker.telemetry.traces import TraceObserver
+
+        observers.append(TraceObserver(spans))
+    host = Host(settings, Observers(*observers))
     metrics.watch_held(lambda: host.held_bytes)
 
     def say(event: str, **fields: Any) -> None:
@@ -189,7 +201,11 @@ def _serve(settings: Settings, connect_for_s: float) -> None:
         if model.spec.random_weights:
             logger.warning("RANDOM WEIGHTS: every verdict means nothing", extra={"worker": name})
         say("ready", runtime=str(host.runtime))
-        released = host.run()
+        try:
+            released = host.run()
+        finally:
+            if spans is not None:
+                spans.close()
         log.tell_ended(all_of_them=True)
         say("stopped", released_messages=released)
 

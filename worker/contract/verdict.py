@@ -107,6 +107,7 @@ class Verdict:
         random_weights: the backbone had random weights; such a verdict means nothing (demo and tests only).
         device: what the backbone ran on, such as `cpu AVX2`; None in verdicts of earlier builds.
         retry_of: the frame whose dead letter this one is a retry of. Written only where it is one.
+        traceparent: W3C trace context of the frame, to go on from. Written only where the frame is traced.
         opinions: what the model's other channels say, while a canary or a shadow is on trial.
     """
 
@@ -135,6 +136,7 @@ class Verdict:
     retry_of: str | None = None
     opinions: tuple[Opinion, ...] = ()
     device: str | None = None
+    traceparent: str | None = None
 
     def to_json(self) -> str:
         """The whole verdict as one line of JSON, `judged_at` included."""
@@ -177,6 +179,8 @@ class Verdict:
             fields["opinions"] = [opinion.to_json() for opinion in self.opinions]
         if self.device is not None:
             fields["device"] = self.device
+        if self.traceparent is not None:
+            fields["traceparent"] = self.traceparent
         return _ENCODER.encode(fields)[:-1]
 
     @classmethod
@@ -215,6 +219,7 @@ class Verdict:
                 random_weights=fields.get("random_weights", False),
                 judged_us=from_text(fields["judged_at"]),
                 device=fields.get("device"),
+                traceparent=fields.get("traceparent"),
                 retry_of=fields.get("retry_of"),
                 opinions=tuple(Opinion.from_json(each) for each in fields.get("opinions") or ()),
             )

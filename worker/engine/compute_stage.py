@@ -96,6 +96,7 @@ class ComputeStage(Generic[Image]):
                     [frame.identity for frame in live],
                 )
                 self._observer.computed(len(live), timing.backbone_seconds, timing.score_seconds)
+                self._observer.computed_frames(live, timing.backbone_seconds, timing.score_seconds)
                 if len(live) == len(batch):
                     return list(outcomes)
                 judged = {id(frame): outcome for frame, outcome in zip(live, outcomes, strict=True)}

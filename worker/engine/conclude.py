@@ -8,6 +8,7 @@ from typing import Any
 from gaussline.worker.contract.dead_letter import METADATA_ONLY, DeadLetter
 from gaussline.worker.contract.feature_event import FeatureEvent
 from gaussline.worker.contract.frame import BadFrame, Frame, encode_batch, frame_id
+from gaussline.worker.contract.trace import checked
 from gaussline.worker.contract.verdict import Decision, Reason, Verdict
 from gaussline.worker.engine.draw import Draw
 from gaussline.worker.engine.judgement import Judgement
@@ -108,6 +109,7 @@ class Concluder:
             random_weights=judgement.random_weights,
             retry_of=source.retry_of,
             opinions=judgement.opinions,
+            traceparent=checked(source.trace),
         )
         event = self._event(identity, source, message.admitted_us, judgement)
         return FrameConclusion(verdict, self._bytes(work, offset, source) if keep else None, None, event)
@@ -164,6 +166,7 @@ class Concluder:
             reason=refusal.reason,
             detail=refusal.detail[:500],
             retry_of=source.retry_of if isinstance(source, Frame) else None,
+            traceparent=checked(source.trace) if isinstance(source, Frame) else None,
         )
         dead = DeadLetter(
             id=identity,

@@ -122,9 +122,11 @@ class IntakeStage(Generic[Image]):
         self._credit.spend(frame_count, sum(message.size_bytes for message in messages))
         begin = self._monotonic()
         prepared = self._prepare([message for message in messages if not self._set_apart(message)])
-        self._observer.prepared(frame_count, self._monotonic() - begin)
+        seconds = self._monotonic() - begin
+        self._observer.prepared(frame_count, seconds)
         self._open.add(work for work, _ in prepared)
         ready = [frame for _, frames in prepared for frame in frames]
+        self._observer.prepared_frames(ready, seconds)
         if len(ready) < frame_count:
             self._credit.give_back(frames=frame_count - len(ready))
         whole = [work for work, _ in prepared if work.open == 0]

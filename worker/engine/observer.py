@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from gaussline.worker.contract.trial import STABLE
 from gaussline.worker.contract.verdict import Verdict
+
+if TYPE_CHECKING:
+    from gaussline.worker.engine.prepare import PreparedFrame
 
 
 class Observer:
@@ -23,11 +27,19 @@ class Observer:
     def prepared(self, frames: int, seconds: float) -> None:
         """Frames were parsed, decoded and resized; `seconds` of one thread."""
 
+    def prepared_frames(self, frames: Sequence[PreparedFrame[Any]], seconds: float) -> None:
+        """Which of them can be judged; for who follows single frames."""
+
     def waited(self, seconds: float) -> None:
         """The device waited this long for frames."""
 
     def computed(self, frames: int, backbone_seconds: float, score_seconds: float) -> None:
         """One batch went through the backbone and was scored."""
+
+    def computed_frames(
+        self, frames: Sequence[PreparedFrame[Any]], backbone_seconds: float, score_seconds: float
+    ) -> None:
+        """The frames of that batch."""
 
     def settled(self, verdicts: Sequence[Verdict], seconds: float, now_us: int) -> None:
         """Verdicts were published by one settle call; `now_us` by Redis's clock."""

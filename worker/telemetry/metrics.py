@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from gaussline.worker.contract.trace import is_sampled, trace_id
 from gaussline.worker.contract.trial import STABLE
 from gaussline.worker.contract.verdict import Verdict
 from gaussline.worker.engine.observer import Observer
@@ -131,10 +132,12 @@ class Metrics(Observer):
             self._count(verdict)
             if verdict.model is not None:
                 self._judged(verdict, verdict.model.name)
-            self._from_admission.observe(max(0.0, (now_us - verdict.admitted_us) / 1e6))
+            trace = verdict.traceparent
+            exemplar = None if trace is None or not is_sampled(trace) else {"trace_id": trace_id(trace)}
+            self._from_admission.observe(max(0.0, (now_us - verdict.admitted_us) / 1e6), exemplar)
             if verdict.captured_us is not None:
                 # A camera's clock may run ahead of Redis's; a latency below 0 would spoil the sum.
-                self._from_capture.observe(max(0.0, (now_us - verdict.captured_us) / 1e6))
+                self._from_capture.observe(max(0.0, (now_us - verdict.captured_us) / 1e6), exemplar)
 
     def lost_race(self, messages: int) -> None:
         self._races.inc(messages)
