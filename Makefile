@@ -97,6 +97,10 @@ bench-scoring: environment ## Scoring beside the backbone's time, and a fit, at 
 bench-localisation: environment ## The exact heat map beside a map by position, against known masks; WEIGHTS=file of mobilenet_v2
 	@$(BIN)/python -m bench.localisation '$(WEIGHTS)' $(ARGS)
 
+.PHONY: bench-learner
+bench-learner: environment ## The online learner beside its peers, at EfficientNet-B4 sizes
+	@$(BIN)/python -m bench.learner $(ARGS)
+
 .PHONY: clean
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) .build .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

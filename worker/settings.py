@@ -239,6 +239,9 @@ class Settings(BaseSettings):
         None, description="A version is proposed after so many working minutes; none: by frames only."
     )
     learn_reservoir_frames: int = Field(2_000, ge=2, description="Newest reservoir frames held for calibration.")
+    learn_watch_every_s: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="Least working time between two looks for sudden drift; the stated false alarms stay."
+    )
     learn_checkpoint_s: Seconds = Field(30.0, description="Least time between two checkpoints of a learner.")
     learn_freeze_on: str = Field(
         "scores,failures,new_camera",

@@ -82,10 +82,40 @@ class Moments:
             raise FitError(f"weights of shape {w.shape} are not one positive number for each of {len(x)} samples")
         if len(x) == 0:
             return self
-        # What overflows here is refused by `merge`, before anything is changed.
+        # What overflows here is refused before anything is changed.
         with np.errstate(over="ignore", invalid="ignore"):
-            batch = Moments.of(x, w)
-        return self.merge(batch)
+            return self.merge(Moments.of(x, w)) if self.weight == 0.0 else self._absorb(x, w)
+
+    def _absorb(self, x: Array, w: Array | None) -> Self:
+        """What `merge` with the batch's own moments does, in fewer passes over (d, d) numbers: they are what it costs.
+
+        Seen from the new mean, sums are additive: S' = S + n·aaᵀ + Σ w·yyᵀ, and all but S is one product of matrices,
+        of the samples' rows and one row √n·a more.
+        """
+        added = float(len(x)) if w is None else float(w.sum())
+        total = self.weight + added
+        # Seen from the present mean, a channel that never changes moves nothing by rounding.
+        apart = x - self.mean
+        delta = apart.mean(axis=0) if w is None else w @ apart / added
+        moved = delta * (added / total)
+        third, fourth = self._shift(-moved)
+        y = np.empty((len(x) + 1, self.dimension))
+        np.subtract(apart, moved, out=y[:-1])
+        norm_sq = np.einsum("ij,ij->i", y[:-1], y[:-1])
+        pull = norm_sq if w is None else w * norm_sq
+        fourth += float(pull @ norm_sq)
+        _check_finite(fourth)
+        self.third = third + pull @ y[:-1]
+        self.fourth = fourth
+        if w is not None:
+            y[:-1] *= np.sqrt(w)[:, None]
+        y[-1] = np.sqrt(self.weight) * moved
+        self.scatter += y.T @ y  # symmetric to the bit
+        self.mean = self.mean + moved
+        self.count += len(x)
+        self.weight = total
+        self.weight_sq += added if w is None else float(w @ w)
+        return self
 
     @classmethod
     def of(cls, samples: Array, weights: Array | None = None) -> Moments:

@@ -33,7 +33,7 @@ from gaussline.worker.learning.notice import Notice
 from gaussline.worker.learning.policy import Policy
 from gaussline.worker.learning.reservoir import Page, Reservoir
 from gaussline.worker.learning.spans import Spans
-from gaussline.worker.learning.watch import FAST_EVERY_S, SLOW_EVERY_S, STATISTICS, Alarm, CameraWatch, Gaussians
+from gaussline.worker.learning.watch import SLOW_EVERY_S, STATISTICS, Alarm, CameraWatch, Gaussians
 
 RECENT = 65_536
 """Frames whose identity is remembered, so that one that comes again teaches nothing."""
@@ -80,6 +80,7 @@ class Learner:
         counts: what became of frames, by name.
         lineage: what the moments came from: bases, gaps, merges.
         models: Gaussians of a version that judged, for the watch.
+        confirmed: versions that judged when a person confirmed a change, by digest -> who.
         since_proposal: frames taught since the last proposal; with the working time of that proposal.
     """
 
@@ -95,6 +96,7 @@ class Learner:
     cameras: dict[str, CameraWatch] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     vouched: dict[str, dict[str, Any]] = field(default_factory=dict)
+    confirmed: dict[str, str] = field(default_factory=dict)
     bank: list[NDArray[np.float32]] = field(default_factory=list)
     recent: dict[bytes, None] = field(default_factory=dict)
     position: int = 0
@@ -196,8 +198,9 @@ class Learner:
         fast = 2 + len(STATISTICS) + len(self.spec.channels)
         return CameraWatch(
             camera,
-            alpha_of(ALARMS_PER_MONTH * FAST_SHARE, FAST_EVERY_S, fast),
+            alpha_of(ALARMS_PER_MONTH * FAST_SHARE, self.policy.watch_every_s, fast),
             alpha_of(ALARMS_PER_MONTH * (1.0 - FAST_SHARE), SLOW_EVERY_S, 1),
+            every_s=self.policy.watch_every_s,
         )
 
     def _watch(self, camera: str, rows: list[int], entry: Pending) -> list[Notice]:
@@ -220,7 +223,7 @@ class Learner:
         near_us = int(self.policy.neighbourhood_s * 1e6)
         cause = f"alarm:{alarm.test}"
         if alarm.began:
-            self.spans.open(alarm.camera, alarm.since_us - near_us, cause)
+            self.spans.open(alarm.camera, alarm.since_us - near_us, cause, alarm.at_us)
         else:
             self.spans.close(alarm.camera, alarm.at_us + near_us, cause)
 

@@ -91,6 +91,7 @@ def pack_state(learner: Learner) -> bytes:
         "spans": learner.spans.to_json(),
         "labels": list(learner.labels.items()),
         "vouched": learner.vouched,
+        "confirmed": learner.confirmed,
         "counts": dict(learner.counts),
         "pending": pending,
         "cameras": list(cameras.items()),
@@ -127,6 +128,7 @@ def restore(
         learner.spans = Spans.from_json(said["spans"])
         learner.labels = dict(said["labels"])
         learner.vouched = {camera: dict(facts) for camera, facts in said["vouched"].items()}
+        learner.confirmed = dict(said["confirmed"])
         learner.counts = Counter(said["counts"])
         recent = artefact.arrays["recent"].tobytes()
         learner.recent = dict.fromkeys(recent[start : start + 8] for start in range(0, len(recent), 8))

@@ -6,6 +6,7 @@ from typing import Any
 
 from gaussline.worker.contract.order import Order, OrderKind
 from gaussline.worker.gaussian.moments import Moments
+from gaussline.worker.learning.gate import MAX_EDGES
 from gaussline.worker.learning.learner import Learner
 from gaussline.worker.learning.notice import Notice
 from gaussline.worker.learning.spans import Span
@@ -23,7 +24,7 @@ def obey(learner: Learner, order: Order) -> list[Notice]:
     if order.kind in (OrderKind.GOOD, OrderKind.BAD):
         return _label(learner, order, facts)
     if order.kind is OrderKind.FREEZE:
-        learner.spans.open(order.camera, now_us, "freeze")
+        learner.spans.open(order.camera, now_us, "freeze", now_us)
     elif order.kind is OrderKind.RESUME:
         learner.spans.close(order.camera, now_us, "freeze")
     elif order.kind is OrderKind.RELEASE:
@@ -73,12 +74,16 @@ def _label(learner: Learner, order: Order, facts: dict[str, Any]) -> list[Notice
 def _confirm(learner: Learner, camera: str, facts: dict[str, Any]) -> None:
     """What changed is normal: the old is forgotten, and frames since the change teach past the gate."""
     now_us = learner.clock.elapsed_us
-    start_us = learner.spans.start_of(camera)
-    from_us = now_us if start_us is None else min(start_us, now_us)
+    # Not from the start of its span, which reaches back beyond the change: those frames are a mixture of both looks.
+    told_us = learner.spans.told_of(camera)
+    from_us = now_us if told_us is None else min(told_us, now_us)
     cameras = _cameras(learner, camera)
     digests = sorted({learner.cameras[name].digest for name in cameras})
     facts |= {"lifted": _lift(learner, camera), "from_us": from_us}
     learner.vouched[camera] = {"from_us": from_us, "left": learner.policy.vouched_frames, "digests": digests}
+    learner.confirmed |= dict.fromkeys(digests, str(facts["by"]))
+    while len(learner.confirmed) > MAX_EDGES:
+        del learner.confirmed[next(iter(learner.confirmed))]
     learner.spans.add(Span(camera, 0, from_us - 1, "confirmed"))
     learner.reservoir.forget(camera, from_us)
     learner.moments = [Moments(width) for width in learner.spec.channels]
@@ -86,5 +91,5 @@ def _confirm(learner: Learner, camera: str, facts: dict[str, Any]) -> None:
     learner.remember({"confirmed": camera or "all cameras", "after": learner.scouted_id, "by": facts["by"]})
     for name in cameras:
         fresh = learner.new_watch(name)
-        fresh.frames = learner.cameras[name].frames  # it is known here: no probation
+        fresh.frames, fresh.met = learner.cameras[name].frames, True  # it is known here: no probation
         learner.cameras[name] = fresh

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gaussline.worker.errors import SettingsError
+from gaussline.worker.learning.watch import FAST_EVERY_S
 from gaussline.worker.settings import Settings
 
 KINDS = ("scores", "failures", "mean", "image", "new_camera")
@@ -28,6 +29,7 @@ class Policy:
         reservoir_frames: newest reservoir frames that are held, for calibration.
         bank_frames: newest labelled defects that are held.
         propose_frames, propose_minutes: a version is proposed after so many taught frames, or so much time.
+        watch_every_s: least time between two looks for sudden drift; the stated false alarms are shared out among them.
         watch: whether drift is watched; without it nothing is alarmed and no camera is on probation.
         freeze_on: kinds of alarms during which their camera teaches nothing.
         vouched_frames: most frames that teach past the gate after an operator has confirmed a change.
@@ -46,6 +48,7 @@ class Policy:
     propose_frames: int | None = 5_000
     propose_minutes: float | None = None
     watch: bool = True
+    watch_every_s: float = FAST_EVERY_S
     freeze_on: tuple[str, ...] = ("scores", "failures", "new_camera")
     vouched_frames: int = 10_000
 
@@ -84,6 +87,7 @@ class Policy:
             propose_frames=settings.learn_propose_frames,
             propose_minutes=settings.learn_propose_minutes,
             reservoir_frames=settings.learn_reservoir_frames,
+            watch_every_s=settings.learn_watch_every_s,
             freeze_on=tuple(part.strip() for part in settings.learn_freeze_on.split(",") if part.strip()),
         )
 

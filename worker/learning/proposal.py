@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from gaussline.worker.contract.model import Model
 from gaussline.worker.errors import FitError, NotFound
-from gaussline.worker.gaussian.calibration import WorkingPoint, calibrate, frames_needed
+from gaussline.worker.gaussian.calibration import Method, WorkingPoint, calibrate, frames_needed
 from gaussline.worker.gaussian.covariance import Estimator
 from gaussline.worker.gaussian.density import Gaussian, Projection, fit_gaussian
 from gaussline.worker.gaussian.divergence import divergence, low_variance_directions, mean_shift
@@ -32,6 +32,9 @@ DIRECTIONS = 8
 DETECTED = 0.9
 """Share of perturbed frames that the stable version must find: it sets how far they are perturbed."""
 MOST_PERTURBED = 200
+YOUNG = 1.5
+"""After a confirmed change, made defects are so much larger: what was learnt from the new look alone, from few frames
+yet, cannot see as sharply as the stable version saw the old one, and the line waits for it with every frame failing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +91,19 @@ class Candidate:
         return {"passed": self.passed, "failed": failed, "guard": listed}
 
 
-def make_candidate(learner: Learner, stable: Model, limits: Limits | None = None) -> Candidate:
-    """A candidate from the learner's state, looked at by the guard beside the stable version. Never raises FitError."""
+def make_candidate(
+    learner: Learner, stable: Model, limits: Limits | None = None, *, stable_digest: str = ""
+) -> Candidate:
+    """A candidate from the learner's state, looked at by the guard beside the stable version. Never raises FitError.
+
+    Where a person has confirmed since that the line looks otherwise than the stable version knows it (by its digest),
+    the distance from it is reported and limits nothing, and detection is compared with the stable version *moved to the
+    new look*: around the old one every frame is far out, so that it would find whatever it is shown.
+    """
     limits = limits or Limits()
     try:
         gaussians = _gaussians(learner, stable)
-        point, held, cleaned = _calibrated(learner, stable, gaussians)
+        point, rows, cleaned = _calibrated(learner, stable, gaussians)
     except FitError as error:
         return Candidate(None, [Check("fit", 0.0, None, False, str(error))])
     info = {
@@ -110,12 +120,14 @@ def make_candidate(learner: Learner, stable: Model, limits: Limits | None = None
     model = Model(
         stable.spec, gaussians, stable.combination, point, tuple(level.copy() for level in learner.moments), info
     )
+    held, confirmed = rows[1::2], learner.confirmed.get(stable_digest)
+    beside = stable if confirmed is None else _moved(stable, model, rows[0::2])
     checks = [
         _frames(learner, limits),
         _condition(model, limits),
         _rate(model, held, limits),
-        *_distance(model, stable, limits),
-        *_detection(learner, model, stable, held, limits),
+        *_distance(model, stable, limits, confirmed),
+        *_detection(learner, model, stable, beside, held, limits, 1.0 if confirmed is None else YOUNG),
     ]
     return Candidate(model, checks)
 
@@ -135,7 +147,8 @@ class Proposer:
         """
         session = self._session
         learner = session.learner
-        candidate = make_candidate(learner, session.stable(), self._limits)
+        digest, stable = session.stable()
+        candidate = make_candidate(learner, stable, self._limits, stable_digest=digest)
         learner.proposed()
         facts = candidate.report()
         if candidate.passed and candidate.model is not None:
@@ -180,30 +193,39 @@ def _gaussians(learner: Learner, stable: Model) -> tuple[Gaussian, ...]:
     return tuple(made)
 
 
-def _scores(model: Model, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    return model.scores([*_rows(model, rows)])
-
-
-def _rows(model: Model, rows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+def _rows(model: Model, rows: NDArray[np.float32]) -> list[ArrayLike]:
     return [rows[:, place] for place in level_slices(model.spec.channels)]
+
+
+def _failed(model: Model, rows: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of (n, D) frames a version fails."""
+    failed: NDArray[np.bool_] = model.judge(_rows(model, rows)).failed
+    return failed
+
+
+def _combined(stable: Model, gaussians: tuple[Gaussian, ...], rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(n,) scores of (n, D) frames under other Gaussians, combined as the stable version's are."""
+    pairs = zip(gaussians, _rows(stable, rows), strict=True)
+    return stable.combination.combine(np.stack([gaussian.mahalanobis(level) for gaussian, level in pairs], axis=1))
 
 
 def _calibrated(
     learner: Learner, stable: Model, gaussians: tuple[Gaussian, ...]
 ) -> tuple[WorkingPoint, NDArray[np.float32], int]:
-    """A working point from every other reservoir frame, the frames held back from it, and how many were left out."""
+    """A working point from every other reservoir frame, all of these frames, and how many were left out of them."""
     rate = stable.working_point.rate
     bad = {frame for frame, label in learner.labels.items() if label == "bad"}
-    rows = learner.reservoir.usable(bad, learner.spans.covered)
+    rows = learner.reservoir.usable(bad, learner.spans.covered, learner.taught_us)
     needed = 2 * frames_needed(rate)
     if len(rows) < needed:
         raise FitError(f"the reservoir holds {len(rows)} usable frames, and a rate of {rate:g} needs {needed}")
-    distances = [g.mahalanobis(level) for g, level in zip(gaussians, _rows(stable, rows), strict=True)]
-    scores = stable.combination.combine(np.stack(distances, axis=1))
+    scores = _combined(stable, gaussians, rows)
     normal = scores <= fence(scores)
     rows, scores = rows[normal], scores[normal]
-    point = calibrate(scores[0::2], rate, stable.working_point.method)
-    return point, rows[1::2], int((~normal).sum())
+    # Laws and folds belong to a fit: what is learnt from a stream is calibrated by ranks alone.
+    empirical = stable.working_point.method is Method.EMPIRICAL
+    point = calibrate(scores[0::2], rate, Method.EMPIRICAL if empirical else Method.CONFORMAL)
+    return point, rows, int((~normal).sum())
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------
@@ -230,44 +252,66 @@ def rate_interval(calibration: int, held: int, rate: float, confidence: float) -
 
 
 def _rate(model: Model, held: NDArray[np.float32], limits: Limits) -> Check:
-    failed = int(model.working_point.fails(_scores(model, held)).sum())
+    failed = int(_failed(model, held).sum())
     point = model.working_point
     low, high = rate_interval(len(point.scores), len(held), point.rate, limits.confidence)
     said = f"{failed} of {len(held)} held-back frames fail at a stated rate of {point.rate:g}"
     return Check("rate", failed / len(held), [low / len(held), high / len(held)], low <= failed <= high, said)
 
 
-def _distance(model: Model, stable: Model, limits: Limits) -> list[Check]:
+def _distance(model: Model, stable: Model, limits: Limits, confirmed: str | None) -> list[Check]:
     pairs = list(zip(model.spec.levels, stable.gaussians, model.gaussians, strict=True))
+    after = "" if confirmed is None else f"; the change was confirmed by {confirmed}"
     level, shift = max(((name, mean_shift(old, new)) for name, old, new in pairs), key=lambda pair: pair[1])
-    checks = [Check("shift", shift, limits.max_shift, shift <= limits.max_shift, f"of the mean of level {level}")]
+    passed = shift <= limits.max_shift or confirmed is not None
+    checks = [Check("shift", shift, limits.max_shift, passed, f"of the mean of level {level}{after}")]
     if all(gaussian.projection == Projection.NONE.value for gaussian in (*stable.gaussians, *model.gaussians)):
         level, apart = max(((name, divergence(old, new)) for name, old, new in pairs), key=lambda pair: pair[1])
-        checks.append(
-            Check("divergence", apart, limits.max_divergence, apart <= limits.max_divergence, f"of level {level}")
-        )
+        passed = apart <= limits.max_divergence or confirmed is not None
+        checks.append(Check("divergence", apart, limits.max_divergence, passed, f"of level {level}{after}"))
     return checks
 
 
-def _detection(learner: Learner, model: Model, stable: Model, held: NDArray[np.float32], limits: Limits) -> list[Check]:
+def _moved(stable: Model, model: Model, rows: NDArray[np.float32]) -> Model:
+    """The stable version's covariances around the candidate's means, calibrated on the candidate's own frames."""
+    pairs = zip(stable.gaussians, model.gaussians, strict=True)
+    gaussians = tuple(replace(old, mean=new.mean) for old, new in pairs)
+    point = model.working_point
+    scores = _combined(stable, gaussians, rows)
+    return Model(stable.spec, gaussians, stable.combination, calibrate(scores, point.rate, point.method))
+
+
+def _detection(
+    learner: Learner,
+    model: Model,
+    stable: Model,
+    beside: Model,
+    held: NDArray[np.float32],
+    limits: Limits,
+    stretch: float,
+) -> list[Check]:
     checks = []
     if learner.bank:
         known = np.stack(learner.bank)
         checks.append(_found("known defects", known, model, stable, limits))
-    checks.append(_found("made defects", perturbed(stable, held[-MOST_PERTURBED:]), model, stable, limits))
+    made = perturbed(beside, held[-MOST_PERTURBED:], stretch)
+    checks.append(_found("made defects", made, model, beside, limits))
     return checks
 
 
 def _found(name: str, frames: NDArray[np.float32], model: Model, stable: Model, limits: Limits) -> Check:
-    before, after = (float(m.working_point.fails(_scores(m, frames)).mean()) for m in (stable, model))
+    before, after = (float(_failed(m, frames).mean()) for m in (stable, model))
     # So few frames show a share only so well: two standard errors of it are nobody's fault.
     slack = limits.detection_loss + 2.0 * float(np.sqrt(before * (1.0 - before) / len(frames)))
     said = f"{after:.1%} of {len(frames)} found, {before:.1%} by the stable version"
     return Check(name, after, before - slack, after >= before - slack, said)
 
 
-def perturbed(stable: Model, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Recent normal frames, each moved along low-variance directions as far as the stable version mostly notices."""
+def perturbed(stable: Model, rows: NDArray[np.float32], stretch: float = 1.0) -> NDArray[np.float32]:
+    """Recent normal frames, each moved along low-variance directions as far as the stable version mostly notices.
+
+    `stretch`: so many times as far.
+    """
     rng = np.random.default_rng(0)
     moves = []
     for level in stable.gaussians:
@@ -278,10 +322,10 @@ def perturbed(stable: Model, rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
     def found(size: float) -> float:
         moved = (rows + size * move).astype(np.float32)
-        return float(stable.working_point.fails(_scores(stable, moved)).mean())
+        return float(_failed(stable, moved).mean())
 
     size = 0.25
     while found(size) < DETECTED and size < 64.0:
         size *= 1.25
-    moved: NDArray[np.float32] = (rows + size * move).astype(np.float32)
+    moved: NDArray[np.float32] = (rows + stretch * size * move).astype(np.float32)
     return moved

@@ -114,14 +114,20 @@ class Reservoir:
         """Whether a frame is in it."""
         return any(frame_id in page.ids for page in self.pages)
 
-    def usable(self, bad: Collection[str], covered: Any) -> NDArray[np.float32]:
-        """(n, D) frames, oldest first, without those labelled bad and those that `covered(camera, at_us)` excludes."""
+    def usable(self, bad: Collection[str], covered: Any, until_us: int) -> NDArray[np.float32]:
+        """(n, D) frames up to a time, oldest first, without those labelled bad and those `covered(camera, at_us)`.
+
+        The time is that of the last frame whose quarantine is over: a frame calibrates no earlier than it could have
+        taught, so that an objection or an alarm about it still finds it outside of every version.
+        """
         parts = []
         for page in self.pages:
             rows = [
                 row
                 for row in range(len(page))
-                if page.ids[row] not in bad and not covered(page.cameras[row], int(page.at_us[row]))
+                if page.at_us[row] <= until_us
+                and page.ids[row] not in bad
+                and not covered(page.cameras[row], int(page.at_us[row]))
             ]
             if rows:
                 parts.append(page.features[rows])

@@ -142,7 +142,7 @@ class Session:
         checkpoint = self._store.latest()
         if checkpoint is None:
             return None
-        model = self._judging()
+        _, model = self.stable()
         self._judging_spec = model.spec
         parts = {name: self._store.load(checkpoint, name) for name in checkpoint.parts}
         try:
@@ -156,21 +156,18 @@ class Session:
         return learner
 
     def _begun(self) -> Learner:
-        model = self._judging()
+        digest, model = self.stable()
         self._judging_spec = model.spec
         base = model.moments if self._from_base else ()
-        origin = {"base": model.to_artefact().digest} if base else {}
+        origin = {"base": digest} if base else {}
         return Learner.start(model.spec, self.policy, base, self._gaussians, origin=origin)
 
-    def _judging(self) -> Model:
+    def stable(self) -> tuple[str, Model]:
+        """The version that judges now, with its digest. Raises NotFound."""
         pointer = self.registry.pointer(self.model)
         if pointer is None:
             raise NotFound(f"model {self.model!r} has no stable version to learn for: 'gaussline fit' makes one")
-        return self._load(pointer.digest)
-
-    def stable(self) -> Model:
-        """The version that judges now. Raises NotFound."""
-        return self._judging()
+        return pointer.digest, self._load(pointer.digest)
 
     # --- one turn ----------------------------------------------------------------------------------------------------
     def step(self, now_s: float) -> bool:

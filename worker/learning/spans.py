@@ -16,12 +16,14 @@ class Span:
         camera: empty: all cameras.
         end_us: None while it is open.
         cause: `freeze`, `objection`, or the kind of an alarm.
+        told_us: when it became known; it may reach back from there.
     """
 
     camera: str
     start_us: int
     end_us: int | None
     cause: str
+    told_us: int = 0
 
     def covers(self, camera: str, at_us: int) -> bool:
         """Whether a frame lies in it."""
@@ -41,13 +43,13 @@ class Spans:
         """Whether a frame lies in any."""
         return any(span.covers(camera, at_us) for span in self._spans)
 
-    def open(self, camera: str, start_us: int, cause: str) -> None:
+    def open(self, camera: str, start_us: int, cause: str, told_us: int) -> None:
         """From `start_us` on, until it is closed; one that is open already takes the earlier start."""
         for span in self._spans:
             if span.end_us is None and (span.camera, span.cause) == (camera, cause):
                 span.start_us = min(span.start_us, start_us)
                 return
-        self.add(Span(camera, start_us, None, cause))
+        self.add(Span(camera, start_us, None, cause, told_us))
 
     def close(self, camera: str, end_us: int, cause: str) -> None:
         """End the open one."""
@@ -62,10 +64,10 @@ class Spans:
         if len(self._spans) > MAX_SPANS and closed:
             self._spans.remove(closed[0])
 
-    def start_of(self, camera: str) -> int | None:
-        """When the earliest open span of a camera (empty: of any) began."""
-        starts = [s.start_us for s in self._spans if s.end_us is None and (not camera or s.camera in ("", camera))]
-        return min(starts, default=None)
+    def told_of(self, camera: str) -> int | None:
+        """When the latest open span of a camera (empty: of any) became known."""
+        told = [s.told_us for s in self._spans if s.end_us is None and (not camera or s.camera in ("", camera))]
+        return max(told, default=None)
 
     def lift(self, camera: str, causes: tuple[str, ...] | None = None) -> int:
         """Take away a camera's spans (empty: everybody's), or those of some causes; how many."""
@@ -83,7 +85,7 @@ class Spans:
 
     def to_json(self) -> list[list[Any]]:
         """JSON-able."""
-        return [[span.camera, span.start_us, span.end_us, span.cause] for span in self._spans]
+        return [[span.camera, span.start_us, span.end_us, span.cause, span.told_us] for span in self._spans]
 
     @classmethod
     def from_json(cls, said: list[list[Any]]) -> Spans:

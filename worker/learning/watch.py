@@ -43,7 +43,7 @@ class Alarm:
     Attributes:
         kind: scores, failures, mean, image, new_camera.
         test: which of the kind's tests.
-        since_us: working time of the first frame of the newest blocks.
+        since_us: working time of the first frame of the newest blocks: it may have begun so early.
         facts: what was compared, JSON-able.
     """
 
@@ -73,6 +73,7 @@ class CameraWatch:
 
     Args:
         alpha_fast, alpha_slow: level of one test.
+        every_s: least working time between two evaluations of the fast tests.
         fail_limit: share of failures of a new camera over which the model does not fit it.
     """
 
@@ -80,6 +81,7 @@ class CameraWatch:
     alpha_fast: float
     alpha_slow: float
     fail_limit: float = 0.25
+    every_s: float = FAST_EVERY_S
     frames: int = 0
     digest: str = ""
     calibration: int = 0
@@ -88,11 +90,13 @@ class CameraWatch:
     means: list[NDArray[np.float32]] = field(default_factory=list)
     roots: list[float] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
+    slow_starts: list[int] = field(default_factory=list)
     alarms: dict[str, int] = field(default_factory=dict)
     evaluated_us: list[int] = field(default_factory=lambda: [-(10**15), -(10**15)])
     slow_failed: int = 0
     slow_count: int = 0
     early_failed: int = 0
+    met: bool = False
     block: _Sums = field(default_factory=_Sums)
     _white: dict[str, list[Array]] = field(default_factory=dict)
 
@@ -165,6 +169,8 @@ class CameraWatch:
         block.failed += failed
         if self.frames <= PROBATION_FRAMES:
             self.early_failed += failed
+        if self.slow_count == 0:
+            self.slow_starts = [*self.slow_starts[-(SLOW_NEWEST - 1) :], at_us[0]]
         self.slow_failed += failed
         self.slow_count += len(events)
         for index, level in enumerate(drift.LEVELS):
@@ -194,7 +200,7 @@ class CameraWatch:
                 )
         _push(self.means, (block.features / FAST).astype(np.float32), MEAN_REFERENCE, FAST_NEWEST, hold=False)
         found = []
-        if now_us - self.evaluated_us[0] >= FAST_EVERY_S * 1e6:
+        if now_us - self.evaluated_us[0] >= self.every_s * 1e6:
             self.evaluated_us[0] = now_us
             found += self._scores(now_us) + self._image(now_us) + self._means(now_us, models)
         if self.slow_count >= SLOW:
@@ -204,7 +210,10 @@ class CameraWatch:
             if now_us - self.evaluated_us[1] >= SLOW_EVERY_S * 1e6:
                 self.evaluated_us[1] = now_us
                 found += self._failures(now_us)
-        if self.frames == PROBATION_FRAMES and self.early_failed > self.fail_limit * PROBATION_FRAMES:
+        if self.met or self.frames < PROBATION_FRAMES:
+            return found
+        self.met = True
+        if self.early_failed > self.fail_limit * PROBATION_FRAMES:
             self.alarms["new_camera"] = 0
             share = self.early_failed / PROBATION_FRAMES
             found.append(self._alarm("new_camera", "new_camera", True, now_us, {"after": share, "before": None}))
@@ -302,12 +311,24 @@ class CameraWatch:
         return []
 
     def _alarm(self, kind: str, test: str, began: bool, now_us: int, facts: dict[str, Any]) -> Alarm:
-        return Alarm(kind, self.camera, test, began, now_us, self.starts[0], facts)
+        starts = self.slow_starts if kind == "failures" else self.starts
+        return Alarm(kind, self.camera, test, began, now_us, starts[0], facts)
 
 
 _FACTS = (
-    *("frames", "digest", "calibration", "shares", "images", "roots", "starts", "alarms", "evaluated_us"),
-    *("slow_failed", "slow_count", "early_failed"),
+    *(
+        "frames",
+        "digest",
+        "calibration",
+        "shares",
+        "images",
+        "roots",
+        "starts",
+        "slow_starts",
+        "alarms",
+        "evaluated_us",
+    ),
+    *("slow_failed", "slow_count", "early_failed", "met"),
 )
 _BLOCK_FACTS = ("count", "since_us", "low", "failed", "statistics", "told")
 
