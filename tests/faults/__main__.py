@@ -14,6 +14,9 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tests.availability import series
+from tests.availability.drill import TOPOLOGIES
+from tests.availability.series import WAITS, faults_of
 from tests.faults.campaign import describe, episodes
 from tests.faults.plan import FAULTS
 from tests.faults.report import table
@@ -25,6 +28,8 @@ EXAMPLES: Final = """Examples:
   make faults SEED=7 EPISODES=1 ARGS='--only 7000123'   one episode again
   make faults ARGS='--faults kill_redis,cut'    only these
   make faults ARGS='--fsync everysec'           loss and doubling are measured, and not promised to be none
+  make faults ARGS='--topology sentinel'        failovers, without and with WAIT: a table; also --topology cluster
+  make faults ARGS='--topology sentinel --faults cut_off --wait with --failovers 3'
 
 The exit code is 1 where a promise was broken; the seed that broke it is printed."""
 SPAN: Final = 1_000_000
@@ -47,12 +52,18 @@ def main() -> int:
     parser.add_argument("--faults", default="", help=f"only these, with commas between; all: {', '.join(FAULTS)}")
     parser.add_argument("--fsync", default="always", choices=["always", "everysec"])
     parser.add_argument("--output", type=Path, default=Path(".build/faults.jsonl"), help="one JSON line an episode")
+    parser.add_argument("--topology", choices=TOPOLOGIES, help="failovers of a replicated Redis instead")
+    parser.add_argument("--failovers", type=int, default=10, help="with --topology: of each kind; default 10")
+    parser.add_argument("--wait", default="", choices=["", *WAITS], help="with --topology: only without, or with WAIT")
     parser.add_argument("--lane", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     faults = [name for name in options.faults.split(",") if name]
-    unknown = sorted(set(faults) - set(FAULTS))
+    known = faults_of(options.topology) if options.topology else FAULTS
+    unknown = sorted(set(faults) - set(known))
     if unknown:
-        parser.error(f"no fault is called {', '.join(unknown)}: there are {', '.join(FAULTS)}")
+        parser.error(f"no fault is called {', '.join(unknown)}: there are {', '.join(known)}")
+    if options.topology:
+        return series.run(options)
     if options.lane:
         return _lane(json.loads(sys.stdin.readline()), faults, options.fsync)
     start = options.seed * SPAN + options.first

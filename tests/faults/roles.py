@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from random import Random
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from gaussline.producer.shot import Shot
 from gaussline.worker.broker.client import connect, time_us
 from gaussline.worker.broker.heartbeat import Heartbeat
 from gaussline.worker.broker.intake import Intake
+from gaussline.worker.broker.replication import Waiting
 from gaussline.worker.broker.settle import Settler
 from gaussline.worker.broker.verdicts import Verdicts, trim_verdicts
 from gaussline.worker.contract.limits import ImageLimits, MessageLimits
@@ -85,6 +87,8 @@ def produce(
     full: str = "block",
     camera_budget_bytes: int = 2**28,
     deadline_s: float = 0.0,
+    wait_replicas: int = 0,
+    wait_timeout_s: float = 0.5,
 ) -> None:
     """Send frames with the tokens from `first_token` on; the journal says what was offered, and what was told of it.
 
@@ -103,23 +107,28 @@ def produce(
         full_policy=full,
         camera_budget_bytes=camera_budget_bytes,
         message_max_bytes=min(camera_budget_bytes, 2**20),
+        wait_replicas=wait_replicas,
+        wait_timeout_s=wait_timeout_s,
     )
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     token, end = first_token, first_token + frames
     weights = [kinds.get(kind.name, 0.0) for kind in Kind]
     deadline = timedelta(seconds=deadline_s) if deadline_s else None
     with Producer(
         camera, settings=settings, clock=clock, random=draw, connect_for_s=60.0, deadline=deadline
     ) as producer:
-        while token < end:
+        while token < end and not stop.is_set():
             count = min(draw.randint(1, message_frames), end - token)
             drawn = draw.choices(list(Kind), weights, k=count)
             notes.write(offer=token, kinds=drawn)
             shots = [_shot(token + place, kind, draw.randint(8, frame_bytes)) for place, kind in enumerate(drawn)]
             receipt = producer.send_many(shots)[0]
-            notes.write(told=token, ids=receipt.ids if receipt.admitted else [], status=receipt.status.value)
+            ids = receipt.ids if receipt.admitted else []
+            notes.write(told=token, ids=ids, status=receipt.status.value, at_us=SystemClock().now_us())
             token += count
             pause.wait(draw.expovariate(1.0 / gap_s) if gap_s else 0.0)
-        notes.write(done=True)
+        notes.write(done=True, unreplicated=producer.stats.unreplicated)
 
 
 def _shot(token: int, kind: Kind, size: int) -> Shot:
@@ -158,23 +167,27 @@ def judge(
     codecs: bool = False,
     batch_wait_s: float = 0.002,
     standby_after_s: float = 10.0,
+    wait_replicas: int = 0,
+    wait_timeout_s: float = 0.5,
 ) -> None:
     """A worker process: the product's stages, heartbeat and clock around a judge without a network."""
     notes = Journal(journal)
-    watch = connect(url, timeout_s=TIMEOUT_S)
+    waiting = Waiting(wait_replicas, wait_timeout_s)
+    open_ = partial(connect, url, timeout_s=TIMEOUT_S, line=line, waiting=waiting)
+    watch = open_()
     clock = _until(lambda: RedisClock(lambda: time_us(watch)))
     make_intake, make_settler = broken.parts(broken_as) if broken_as else (Intake, Settler)
     pool = DecodePool(ImageLimits(), timeout_s=2, program=BAD_DECODER) if codecs else None
     null = HarnessJudge(slow_batches or [], slow_s, batch_s, pool)
     worker: Worker[Any] = Worker(
         make_intake(
-            connect(url, timeout_s=TIMEOUT_S),
+            open_(),
             line,
             name,
             claim_after_s=CLAIM_AFTER_S,
             slow_claim_after_s=SLOW_CLAIM_AFTER_S,
         ),
-        make_settler(connect(url, timeout_s=TIMEOUT_S), line),
+        make_settler(open_(), line),
         null,
         WorkerConfig(
             line=line,
@@ -198,7 +211,7 @@ def judge(
         else None,
     )
     heartbeat = Heartbeat(
-        connect(url, timeout_s=TIMEOUT_S),
+        open_(),
         line,
         name,
         period_s=HEARTBEAT_S,
@@ -238,13 +251,23 @@ def _until(act: Callable[[], Any]) -> Any:
             pause.wait(0.05)
 
 
-def subscribe(name: str, url: str, line: str, journal: str, seed: int, act_s: float = 0.0) -> None:
+def subscribe(
+    name: str,
+    url: str,
+    line: str,
+    journal: str,
+    seed: int,
+    act_s: float = 0.0,
+    wait_replicas: int = 0,
+    wait_timeout_s: float = 0.5,
+) -> None:
     """A subscriber with a durable cursor: read, act (a line in the journal), acknowledge, for ever."""
     draw = Random(seed)
     notes = Journal(journal)
     pause = threading.Event()
     while True:
-        verdicts = Verdicts(connect(url, timeout_s=TIMEOUT_S), line)
+        waiting = Waiting(wait_replicas, wait_timeout_s)
+        verdicts = Verdicts(connect(url, timeout_s=TIMEOUT_S, line=line, waiting=waiting), line)
         try:
             for entry_id, verdict in verdicts.follow(group=name):
                 notes.write(read=entry_id, id=verdict["id"])

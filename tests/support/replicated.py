@@ -6,18 +6,16 @@ They run with the files of deploy/redis, but for ports, names and shorter times.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import shutil
 import signal
 import socket
-import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import redis
 
 from gaussline.worker.broker.whereabouts import SLOTS, slot_of
+from tests.support.redis_node import Node, Secure
 from tests.support.repository import ROOT
 from tests.support.waiting import eventually
 
@@ -26,7 +24,6 @@ NAME: Final = "gaussline"
 """What the Sentinels call the master."""
 DOWN_MS: Final = 600
 """Silence after which a master counts as down."""
-_PR_SET_PDEATHSIG: Final = 1
 
 
 def free_ports(count: int) -> list[int]:
@@ -34,79 +31,6 @@ def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [int(listener.getsockname()[1]) for listener in listeners]
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-class Node:
-    """One server process that can be killed, stopped and started again.
-
-    Args:
-        conf: its file, copied: Redis writes into it.
-        lines: what stands in it besides; the last word counts.
-    """
-
-    def __init__(
-        self, folder: Path, port: int, conf: Path, lines: Iterable[str], *, sentinel: bool = False, program: str = ""
-    ) -> None:
-        self.port = port
-        self.folder = folder
-        self._program = program or shutil.which("redis-server") or "redis-server"
-        self._arguments = ["--sentinel"] if sentinel else []
-        self._process: subprocess.Popen[bytes] | None = None
-        folder.mkdir(parents=True)
-        own = [f"port {port}", "bind 127.0.0.1", f"dir {folder}", f"logfile {folder / 'log'}", *lines]
-        text = "\n".join(line for line in conf.read_text("utf-8").splitlines() if not line.startswith("sentinel "))
-        (folder / "conf").write_text("\n".join([text, *own, ""]), "utf-8")
-
-    @property
-    def address(self) -> str:
-        """host:port."""
-        return f"127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start it, where it is not running, and wait until it answers."""
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [self._program, str(self.folder / "conf"), *self._arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                preexec_fn=_die_with_parent,
-                start_new_session=True,
-            )
-        eventually(self.answers, what=f"an answer of {self.address}: {self.folder / 'log'}")
-
-    def signal(self, number: int) -> None:
-        """Send it a signal; SIGKILL ends it."""
-        if self._process is not None:
-            self._process.send_signal(number)
-            if number == signal.SIGKILL:
-                self._process.wait(20.0)
-                self._process = None
-
-    @property
-    def up(self) -> bool:
-        """It was not killed."""
-        return self._process is not None
-
-    def answers(self) -> bool:
-        """It answers a PING."""
-        with contextlib.suppress(redis.exceptions.RedisError, OSError):
-            return bool(self.client().ping())
-        return False
-
-    def client(self, **options: Any) -> Any:
-        """A plain client of this one server."""
-        return redis.Redis(port=self.port, socket_timeout=2.0, socket_connect_timeout=2.0, **options)
-
-    def info(self) -> dict[str, Any]:
-        """INFO replication; empty where it does not answer."""
-        with contextlib.suppress(redis.exceptions.RedisError, OSError):
-            return dict(self.client().info("replication"))
-        return {}
 
 
 class Topology:
@@ -157,6 +81,21 @@ class Topology:
     def _rejoin(self) -> None:
         """What an old master is told, where it would take long to find out by itself."""
 
+    def switch(self) -> None:
+        """Begin a failover on purpose; a refusal (one is just ending, say) is asked again."""
+
+        def begun() -> bool:
+            try:
+                self._switch()
+            except redis.exceptions.ResponseError:
+                return False
+            return True
+
+        eventually(begun, within_s=20.0, what="a failover on purpose")
+
+    def _switch(self) -> None:
+        raise NotImplementedError
+
     def close(self) -> None:
         """End every process."""
         for node in [*self._others, *self.nodes]:
@@ -169,36 +108,41 @@ class Topology:
         self.close()
 
 
+USERS: Final = {
+    "replica": "+psync +replconf +ping",
+    "sentinel": "allchannels +multi +exec +slaveof +ping +subscribe +config|rewrite +role +publish +info "
+    "+client|setname +client|kill +script|kill",
+}
+"""What deploy/redis/replicated.conf says that these two need."""
+
+
 class SentinelSet(Topology):
-    """A master, replicas, and three Sentinels.
+    """A master, replicas, and three Sentinels, with users of their own.
 
     Args:
-        lines: in every server's file, besides.
-        options: of the URL's end, such as "?sentinel_password=…".
+        secure: they speak TLS.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        replicas: int = 2,
-        lines: Sequence[str] = (),
-        sentinel_lines: Sequence[str] = (),
-        program: str = "",
-    ) -> None:
+    def __init__(self, folder: Path, *, replicas: int = 2, secure: Secure | None = None) -> None:
         super().__init__()
         ports = free_ports(4 + replicas)
         first = f"127.0.0.1 {ports[3]}"
+        users = [f"user {name} on >word resetkeys -@all {rights}" for name, rights in USERS.items()]
+        users += ["user default off", "user line on >word ~* &* +@all"]
+        lines = [*users, "masteruser replica", "masterauth word"]
+        login = {"username": "line", "password": "word"}
         for place, port in enumerate(ports[3:]):
             follows = [f"replicaof {first}"] if place else []
-            node = Node(folder / f"redis{place}", port, DEPLOY / "replicated.conf", [*lines, *follows], program=program)
-            self.nodes.append(node)
+            conf, own = DEPLOY / "replicated.conf", [*lines, *follows]
+            self.nodes.append(Node(folder / f"redis{place}", port, conf, own, secure=secure, login=login))
         watch = [line.replace("10.0.0.5 6379", first) for line in _sentinel_lines()]
         watch += [f"sentinel down-after-milliseconds {NAME} {DOWN_MS}", f"sentinel failover-timeout {NAME} 4000"]
+        watch += [f"sentinel auth-user {NAME} sentinel", f"sentinel auth-pass {NAME} word"]
         for place, port in enumerate(ports[:3]):
-            conf, own = DEPLOY / "sentinel.conf", [*watch, *sentinel_lines]
-            self._others.append(Node(folder / f"sentinel{place}", port, conf, own, sentinel=True, program=program))
-        self.url = f"redis+sentinel://{','.join(node.address for node in self._others)}/{NAME}"
+            conf = DEPLOY / "sentinel.conf"
+            self._others.append(Node(folder / f"sentinel{place}", port, conf, watch, sentinel=True, secure=secure))
+        places = ",".join(node.address for node in self._others)
+        self.url = f"redis{'s' if secure else ''}+sentinel://line:word@{places}/{NAME}"
         try:
             for node in self.nodes:
                 node.start()
@@ -215,6 +159,22 @@ class SentinelSet(Topology):
     def sentinels(self) -> list[Node]:
         """The Sentinels."""
         return self._others
+
+    def cut_off(self, master: Node) -> Callable[[], None]:
+        """Its Sentinels and replicas lose a master, its clients do not; what is returned brings them together again."""
+        admin = master.client()
+        for user in USERS:
+            admin.acl_setuser(user, enabled=False)
+            admin.client_kill_filter(user=user)
+
+        def heal() -> None:
+            for user in USERS:
+                admin.acl_setuser(user, enabled=True)
+
+        return heal
+
+    def _switch(self) -> None:
+        self._others[0].client().execute_command("SENTINEL", "FAILOVER", NAME)
 
     def _acquainted(self) -> bool:
         said = [node.client().sentinel_master(NAME) for node in self._others]
@@ -255,15 +215,15 @@ class ClusterSet(Topology):
     Redis 7: the Cluster's own port and whole ranges of slots.
     """
 
-    def __init__(self, folder: Path, line: str, *, replicas: int = 2, lines: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, line: str, *, replicas: int = 2, secure: Secure | None = None) -> None:
         super().__init__()
         self.slot = slot_of(line)
         ports, buses = free_ports(3 + replicas), free_ports(3 + replicas)
-        short = [f"cluster-node-timeout {DOWN_MS}", *lines]
+        short = [f"cluster-node-timeout {DOWN_MS}", *(["tls-cluster yes"] if secure else [])]
         for place, (port, bus) in enumerate(zip(ports, buses, strict=True)):
             own = [f"cluster-port {bus}", "cluster-announce-ip 127.0.0.1", *short]
-            self.nodes.append(Node(folder / f"node{place}", port, DEPLOY / "cluster.conf", own))
-        self.url = f"redis+cluster://{','.join(node.address for node in self.nodes[:3])}"
+            self.nodes.append(Node(folder / f"node{place}", port, DEPLOY / "cluster.conf", own, secure=secure))
+        self.url = f"redis{'s' if secure else ''}+cluster://{','.join(node.address for node in self.nodes[:3])}"
         try:
             self._found(replicas, buses)
         except BaseException:
@@ -324,6 +284,21 @@ class ClusterSet(Topology):
     def _first(self) -> Node:
         return self.nodes[min(2, self.slot // (SLOTS // 3))]
 
-    def other_master(self) -> Node:
-        """A master of other slots."""
-        return next(node for node in self.nodes[:3] if node is not self._first())
+    def _switch(self) -> None:
+        self.replicas()[-1].client().execute_command("CLUSTER", "FAILOVER")
+
+    def move_slot(self, pause: Callable[[], object]) -> Node:
+        """Move the line's slot to a master of other slots, key by key, with a pause after each; the new owner."""
+        source = self.master()
+        assert source is not None
+        target = next(node for node in self.nodes[:3] if node is not self._first())
+        ids = {node: node.client().execute_command("CLUSTER", "MYID") for node in (source, target)}
+        target.client().execute_command("CLUSTER", "SETSLOT", self.slot, "IMPORTING", ids[source])
+        source.client().execute_command("CLUSTER", "SETSLOT", self.slot, "MIGRATING", ids[target])
+        while keys := source.client().execute_command("CLUSTER", "GETKEYSINSLOT", self.slot, 1):
+            source.client().execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+            pause()
+        for node in (target, source, *self.nodes):
+            with contextlib.suppress(redis.exceptions.ResponseError):  # replicas are told by their masters
+                node.client().execute_command("CLUSTER", "SETSLOT", self.slot, "NODE", ids[target])
+        return target

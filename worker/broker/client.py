@@ -26,9 +26,9 @@ READ_BYTES = 2**18
 """Most bytes of one read: frames are large, and redis-py's own 64 kB would take four reads where one will do."""
 _SECRET = re.compile(r"(://)[^/@\s]*@")
 _SECRET_OPTION = re.compile(r"(password=)[^&\s'\"]*")
-_FOR_NOW = re.compile(r"(?:^|[ -])(MISCONF|NOREPLICAS|READONLY|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|UNBLOCKED|LOADING)\b")
-"""Refusals that end by themselves, or by an operator's hand: a full disk, a failover, a slot on its way. Redis 6.2 puts
-the code of an error inside a script into the middle of its text."""
+_FOR_NOW = re.compile(r"(?:^|-)(MISCONF|NOREPLICAS|READONLY|UNBLOCKED)\b")
+"""Refusals that end by themselves, or by an operator's hand: a full disk, a failover. Redis 6.2 puts the code of an
+error inside a script into the middle of its text; where redis-py has a class for a code, the text goes without it."""
 
 
 def redact(text: str) -> str:
@@ -139,7 +139,12 @@ def translated(what: str) -> Iterator[None]:
         yield
     except redis.exceptions.AuthenticationError as error:
         raise BrokerUnavailable(f"{what}: Redis refused the login: {redact(str(error))}") from None
-    except (redis.exceptions.BusyLoadingError, redis.exceptions.ReadOnlyError) as error:
+    except (
+        redis.exceptions.BusyLoadingError,
+        redis.exceptions.ReadOnlyError,
+        redis.exceptions.ClusterDownError,
+        redis.exceptions.TryAgainError,
+    ) as error:
         raise BrokerUnavailable(f"{what}: Redis is not ready: {redact(str(error))}") from None
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         raise BrokerUnavailable(f"{what}: Redis cannot be reached: {redact(str(error))}") from None

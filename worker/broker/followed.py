@@ -20,9 +20,9 @@ from gaussline.worker.errors import SettingsError
 
 REDIRECTIONS: Final = 5
 """Most redirections of one command; more means that nodes disagree, and time must pass."""
-_NO_MASTER: Final = re.compile(r"(?:^|[ -])(READONLY|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|UNBLOCKED)\b")
+_NO_MASTER: Final = re.compile(r"(?:^|-)(READONLY|NOREPLICAS|UNBLOCKED)\b")
 """Answers of a server that is no master (any more), or that knows that it may be cut off. Redis 6.2 puts the code of an
-error inside a script into the middle of its text."""
+error inside a script into the middle of its text; where redis-py has a class for a code, the text goes without it."""
 
 
 class Moved(redis.exceptions.ConnectionError):
@@ -63,7 +63,8 @@ class _Follows:
             self._leave((error.host or self.host, error.port))
             raise Moved(f"the line's slot has moved to {error.host}:{error.port}") from None
         except redis.exceptions.ResponseError as error:
-            if _NO_MASTER.search(str(error)) is None:
+            known = isinstance(error, redis.exceptions.ReadOnlyError | redis.exceptions.ClusterDownError)
+            if not known and _NO_MASTER.search(str(error)) is None:
                 raise
             self._leave(None)
             raise redis.exceptions.ConnectionError(f"this server does not serve as the master: {error}") from None

@@ -21,6 +21,7 @@ from gaussline.worker.broker.registry import Registry
 from gaussline.worker.broker.seal import open_seal
 from gaussline.worker.commands.access_findings import access, secret_files
 from gaussline.worker.commands.console import out
+from gaussline.worker.commands.doctor_replicas import replication
 from gaussline.worker.commands.finding import Finding, Level, judge
 from gaussline.worker.commands.options import Json, Line, RedisUrl, load_settings
 from gaussline.worker.errors import BrokerError, BrokerUnavailable, GausslineError
@@ -46,7 +47,7 @@ def doctor(
     line: Line = None,
     as_json: Json = False,
 ) -> None:
-    """Check Redis, its settings and memory, users, certificates, clocks, disk, device, models, workers and metrics."""
+    """Check Redis, its settings, memory, replicas, users, certificates, clocks, disk, device, models and workers."""
     settings = load_settings(redis_url=redis_url, line=line)
     findings = list(examine(settings, metrics or []))
     if as_json:
@@ -78,6 +79,7 @@ def examine(settings: Settings, metrics: list[str]) -> Iterator[Finding]:
     )
     yield from access(client, settings)
     yield from _redis(client)
+    yield from replication(client, settings)
     yield from _line(client, settings)
     yield from _backbones(client, settings)
     for address in metrics:

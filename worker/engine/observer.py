@@ -47,6 +47,9 @@ class Observer:
     def lost_race(self, messages: int) -> None:
         """Messages that somebody else had settled already."""
 
+    def unreplicated(self, messages: int) -> None:
+        """Messages were settled, and too few replicas had them in time, where `wait_replicas` asks for any."""
+
     def heat_map(self, outcome: str, seconds: float) -> None:
         """The heat map of a failed frame was `stored`, `shed`, `refused` by its store, or `failed`."""
 

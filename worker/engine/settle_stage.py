@@ -61,6 +61,7 @@ class SettleStage(Generic[Image]):
         self._kept = kept
         self._copies = copies
         self._monotonic = monotonic
+        self._told = 0
 
     def run(self) -> None:
         """Until everything is published, or given up."""
@@ -114,3 +115,6 @@ class SettleStage(Generic[Image]):
         self._observer.settled(verdicts, self._monotonic() - begin, self._now_us())
         if lost:
             self._observer.lost_race(lost)
+        if self._settler.unreplicated > self._told:
+            self._observer.unreplicated(self._settler.unreplicated - self._told)
+            self._told = self._settler.unreplicated

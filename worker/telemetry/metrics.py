@@ -78,6 +78,9 @@ class Metrics(Observer):
         ).labels(line)
         self._poison = counter("poison_frames_total", "Isolated frames that killed their process.").labels(line)
         self._races = counter("lost_races_total", "Messages that somebody else had settled.").labels(line)
+        self._unreplicated = counter(
+            "unreplicated_messages_total", "Messages settled that too few replicas had in time (wait_replicas)."
+        ).labels(line)
         self._troubles = counter("troubles_total", "Expected faults (Redis away, say), by stage.", "stage")
         self._surprises = counter("surprises_total", "Faults that nobody expected, by stage.", "stage")
         self._heat_maps = counter(
@@ -138,6 +141,10 @@ class Metrics(Observer):
             if verdict.captured_us is not None:
                 # A camera's clock may run ahead of Redis's; a latency below 0 would spoil the sum.
                 self._from_capture.observe(max(0.0, (now_us - verdict.captured_us) / 1e6), exemplar)
+
+    def unreplicated(self, messages: int) -> None:
+        """Count them."""
+        self._unreplicated.inc(messages)
 
     def lost_race(self, messages: int) -> None:
         self._races.inc(messages)
