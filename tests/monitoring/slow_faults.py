@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from PIL import Image
 from gaussline.worker.broker.admission import Admission, Request
 from gaussline.worker.broker.client import connect
 from gaussline.worker.broker.embedded import EmbeddedRedis
+from gaussline.worker.broker.intake import Intake
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.contract.frame import Frame, encode_batch
 from gaussline.worker.contract.keys import Keys
@@ -187,4 +189,47 @@ def test_a_certificate_near_its_end_is_told_until_it_is_replaced(tmp_path: Path)
         site.fires("GausslineCertificateEnds", SEEN_WITHIN_S)
         server.client().execute_command("CONFIG", "SET", "tls-cert-file", str(new.cert), "tls-key-file", str(new.key))
         site.ends("GausslineCertificateEnds", 120.0)
+
+
+def test_a_sleeping_worker_a_small_budget_a_redis_that_hangs_and_lost_verdicts(
+    parts: Path, model_file: Path, tmp_path: Path
+) -> None:
+    small = "20000"
+    with EmbeddedRedis() as server:
+        site = Site(
+            server,
+            tmp_path,
+            GAUSSLINE_LINE_BUDGET_BYTES=small,
+            GAUSSLINE_CAMERA_BUDGET_BYTES=small,
+            GAUSSLINE_MESSAGE_MAX_BYTES=small,
+        )
+        client = connect(site.cli.url)
+        site.cli("models", "import", str(model_file))
+        site.cli("models", "promote", "default", "1")
+
+        # Frames that nobody judges, a few of them in the hands of somebody who sleeps.
+        send(site.cli, parts)
+        assert Intake(client, site.cli.line, "sleeper").take(max_frames=4, max_bytes=10**6)
+        site.fires("GausslineUnsettledBytes", SEEN_WITHIN_S)
+        site.fires("GausslinePendingAge", SEEN_WITHIN_S)
+        worker = site.worker(GAUSSLINE_VERDICT_MAX_BYTES="30000", GAUSSLINE_VERDICT_MIN_AGE_S="0")
+        site.ends("GausslineUnsettledBytes", 60.0)
+        site.ends("GausslinePendingAge", 60.0)
+
+        # Redis hangs: the exporter says so, and nothing has to be restarted.
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            site.fires("GausslineExporterBlind", SEEN_WITHIN_S)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        site.ends("GausslineExporterBlind", 60.0)
+
+        # A subscriber that reads nothing, and a bound that is smaller than its backlog.
+        site.cli("subscribers", "register", "mes")
+        for _ in range(4):
+            send(site.cli, parts)
+        site.fires("GausslineVerdictsLost", SEEN_WITHIN_S)
+        site.ends("GausslineVerdictsLost", 400.0)
+        assert worker.end(signal.SIGTERM) == 0
+        client.close()
         site.close()

@@ -81,6 +81,13 @@ def test_every_alert_is_tested_and_has_its_page() -> None:
         assert rule["labels"]["severity"] in {"critical", "warning"}
 
 
+def test_every_alert_is_fired_by_its_real_fault_in_some_test() -> None:
+    tests = [path for path in (ROOT / "tests").rglob("*.py") if path.name != "test_rules.py"]
+    written = "".join(path.read_text("utf-8") for path in tests)
+    for rule in rules("alert"):
+        assert f'"{rule["alert"]}"' in written, rule["alert"]
+
+
 def test_rules_ask_only_for_what_is_exposed() -> None:
     for rule in [*rules("record"), *rules("alert")]:
         missing = set(NAME.findall(rule["expr"])) - exposed()
