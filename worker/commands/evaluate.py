@@ -34,7 +34,8 @@ def evaluate(
     ],
     backbone: Annotated[str, typer.Option(help="Backbone, or several joined by +: an ensemble.")] = "mobilenet_v2",
     weights: Annotated[
-        Path | None, typer.Option(help="State-dict file, or a folder of them; none takes torchvision's own.")
+        Path | None,
+        typer.Option(help="State-dict file, or a folder; default GAUSSLINE_WEIGHTS, else torchvision's own."),
     ] = None,
     levels: Annotated[str | None, typer.Option(help="Comma-separated levels; none takes all.")] = None,
     grid: Annotated[
@@ -133,7 +134,7 @@ def evaluate(
     extraction = Extraction(
         BackboneOptions(
             backbone,
-            weights,
+            weights or settings.weights,
             levels=None if levels is None else tuple(part.strip() for part in levels.split(",")),
             input_size=input_size,
             numeric_mode=numeric_mode,

@@ -40,8 +40,8 @@ def fit(
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="State-dict file of its weights, or a folder of files named after their backbones; none takes "
-            "torchvision's own."
+            help="State-dict file of its weights, or a folder of files named after their backbones; default "
+            "GAUSSLINE_WEIGHTS; none takes torchvision's own."
         ),
     ] = None,
     rate: Annotated[float, typer.Option(help="Stated false-positive rate: share of good parts that may fail.")] = 0.01,
@@ -192,7 +192,7 @@ def fit(
             raise typer.BadParameter("give a folder, or --events MODEL", param_hint="FOLDER")
         backbones = BackboneOptions(
             backbone,
-            weights,
+            weights or settings.weights,
             levels=_words(levels) or None,
             input_size=input_size,
             numeric_mode=numeric_mode,
