@@ -60,6 +60,8 @@ def test_a_line_on_one_screen(cli: Cli, way: Way, tmp_path: Path) -> None:
     picture = (tmp_path / "status.svg").read_text("utf-8")
     assert picture.startswith("<svg")
     assert "cam2" in picture
+    assert "url(http" not in picture, "it loads nothing from anywhere"
+    assert "font-face" not in picture
     way.client.hincrby(way.keys.camera("cam1"), "admitted", 2)
     assert "DOES NOT BALANCE" in cli("status", "--once", code=5).stdout
 

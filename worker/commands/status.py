@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 from pathlib import Path
 from typing import Annotated, Any
@@ -107,7 +108,8 @@ def picture(look: _Look, title: str) -> str:
     console = Console(record=True, file=io.StringIO(), width=SVG_COLUMNS, force_terminal=True)
     state, failed = look.now()
     console.print(screen(state, look.rates, failed))
-    return console.export_svg(title=title)
+    # Whoever looks at the picture loads no font from anywhere.
+    return re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title=title), flags=re.DOTALL)
 
 
 def screen(state: LineState, rates: dict[str, float], failed: list[dict[str, Any]]) -> Group:
@@ -180,7 +182,7 @@ def status_dict(state: LineState, rates: dict[str, float], failed: list[dict[str
 def _headline(state: LineState) -> Text:
     text = Text()
     text.append(f"line {state.line}", style="bold")
-    text.append(f"   {state.alive} workers", style="" if state.alive else "bold red")
+    text.append(f"   {state.alive} worker{'' if state.alive == 1 else 's'}", style="" if state.alive else "bold red")
     text.append("   ledger balances" if state.ledger.balances else "   LEDGER DOES NOT BALANCE")
     if not state.ledger.balances:
         text.stylize("bold red", len(text) - 23)
