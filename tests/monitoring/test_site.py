@@ -6,6 +6,7 @@ The short form, part of every test run, has the faults that are seen within a mi
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 import urllib.request
@@ -108,6 +109,12 @@ def test_panels_have_data_and_quick_faults_are_seen_and_end(
     client.close()
 
 
+def cpu_seconds(pid: int) -> float:
+    """What a process has computed so far, in user and system mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_a_scrape_with_two_hundred_cameras_is_quick_and_small(site: Site) -> None:
     client = connect(site.cli.url)
     for number in range(200):
@@ -117,14 +124,15 @@ def test_a_scrape_with_two_hundred_cameras_is_quick_and_small(site: Site) -> Non
             payload = encode_batch(door.camera, epoch, sequence, [Frame(bytes(100), "png", 1_700_000_000_000_000)])
             door.admit(Request(epoch, sequence, 1, payload))
     url = f"http://127.0.0.1:{site.ports['exporter']}/metrics"
-    times, size = [], 0
-    for _ in range(25):
-        begin = time.perf_counter()
+    size, rounds = 0, 20
+    before = cpu_seconds(site.cli.running[0].pid)
+    for _ in range(rounds):
         with urllib.request.urlopen(url, timeout=10.0) as answer:
             body = answer.read()
-        times.append(time.perf_counter() - begin)
         size = len(body)
+    # The exporter's own time: by the clock on the wall, what else the machine does would count too.
+    each_s = (cpu_seconds(site.cli.running[0].pid) - before) / rounds
     assert body.count(b'camera="cam') == 200 * body.count(b'camera="cam7"')
     assert size < 2_000_000
-    assert min(times) < 0.1, times  # what else the machine does only ever adds time
+    assert each_s < 0.1, each_s
     client.close()
