@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,16 @@ def test_a_fit_from_recorded_events_and_frames_kept_in_a_folder(
     assert "kept_store" in wrong.stderr
 
 
-def test_a_full_store_of_kept_frames_holds_up_no_verdict(cli: Cli, way: Way, model_file: Path, parts: Path) -> None:
+def test_a_broken_store_of_kept_frames_holds_up_no_verdict(
+    cli: Cli, way: Way, model_file: Path, parts: Path, tmp_path: Path
+) -> None:
     cli("models", "import", str(model_file))
     cli("models", "promote", "default", "1")
-    # A device that is always full, in the place of a disk.
-    worker = start_worker(cli, GAUSSLINE_KEEP_PASS_SHARE="1", GAUSSLINE_KEPT_STORE="file:///proc/self")
+    store = tmp_path / "kept"
+    store.mkdir()
+    worker = start_worker(cli, GAUSSLINE_KEEP_PASS_SHARE="1", GAUSSLINE_KEPT_STORE=store.as_uri())
+    shutil.rmtree(store)
+    store.write_text("in the way")  # breaks while the worker runs, and for whoever it runs as
     cli("produce", str(parts / "good"), "--camera", "cam1", "--quiet")
     eventually(lambda: len(way.verdict_ids()) == 40, what="forty verdicts")
     assert not any(json.loads(line)["kept"] for line in cli("verdicts", "--json").stdout.splitlines())

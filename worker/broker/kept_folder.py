@@ -6,6 +6,7 @@ the frame's identity: a second attempt writes the same bytes again, and a crash 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -52,11 +53,12 @@ class KeptFolder:
         try:
             spare.write_bytes(data)
             spare.replace(place)
+            if self._clock() - self._swept_s >= SWEEP_S:
+                self.sweep()
         except OSError as error:
-            spare.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what broke the folder keeps this from it too
+                spare.unlink()
             raise BrokerError(f"kept frame {place} cannot be written: {error.strerror or error}") from None
-        if self._clock() - self._swept_s >= SWEEP_S:
-            self.sweep()
 
     def get(self, frame_id: str) -> FrameBatch:
         """A frame batch of that one frame. Raises NotFound, saying that it was not kept or has expired."""

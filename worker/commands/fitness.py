@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gaussline.worker.broker.client import Redis
 from gaussline.worker.broker.line_state import read_workers
-from gaussline.worker.broker.registry import Registry
+from gaussline.worker.broker.registry import Registry, collected
 from gaussline.worker.broker.seal import Seal
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.contract.model import Model
@@ -19,7 +19,10 @@ def check_fit(client: Redis, line: str, name: str, number: int, *, seal: Seal | 
     """
     registry = Registry(client, line, seal=seal)
     version = registry.version(name, number)
-    model = _model(registry, version.digest)
+    try:
+        model = _model(registry, version.digest)
+    except NotFound:
+        raise collected(name, number) from None
     stable = registry.pointer(name)
     if stable is None or stable.digest == version.digest:
         return

@@ -20,7 +20,6 @@ from gaussline.worker.contract.keys import check_name
 from gaussline.worker.errors import ContractError, SettingsError, SourceError
 from gaussline.worker.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run a line's processes under systemd.")
 EPILOG = """\b
 Examples:
   gaussline service install --device cuda:0 --device cuda:1 --dry-run
@@ -29,6 +28,9 @@ Examples:
 
 The settings are those of the environment and of GAUSSLINE_CONFIG. Nothing is started: the commands that do are said at
 the end."""
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Run a line's processes under systemd.", epilog=EPILOG
+)
 SYSTEM_UNITS = PurePosixPath("/etc/systemd/system")
 SYSTEM_SETTINGS = PurePosixPath("/etc/gaussline")
 

@@ -18,7 +18,7 @@ from gaussline.worker.contract.keys import MAIN
 from gaussline.worker.contract.trial import DEFAULT_RULES
 from gaussline.worker.errors import Conflict, NotFound, SettingsError
 
-EPILOG = """A new backbone, from nothing to the whole line:
+EPILOG = """Example, a new backbone from nothing to the whole line:
 
   gaussline fit parts/ --backbone efficientnet_b4 --name plates-b4 --promote
 
