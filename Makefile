@@ -54,10 +54,9 @@ faults: environment ## Break a line on purpose and count; SEED=1 EPISODES=100 AR
 docs: environment ## Write the pages, examples and dashboards that are made from the code
 	@$(BIN)/python scripts/docs
 
-# Most of it is waiting, so the sites wait side by side.
 .PHONY: monitoring-check
 monitoring-check: environment ## Every panel and every alert against a real Prometheus and a real line; some minutes
-	@$(BIN)/pytest -n 4 --dist load tests/monitoring tests/monitoring/slow_faults.py $(ARGS)
+	@$(BIN)/pytest -p no:xdist tests/monitoring tests/monitoring/slow_faults.py $(ARGS)
 
 # The fuzzer is not part of the environment: it is large, and only this wants it.
 .PHONY: fuzz

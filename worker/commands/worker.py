@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gaussline.worker.broker.cameras import DEFAULT_MODEL
 from gaussline.worker.broker.client import redact
 from gaussline.worker.broker.soundness import unsound
 from gaussline.worker.commands.options import Line, RedisUrl, load_settings, secrets_of
+from gaussline.worker.commands.side_learner import SideLearner, learning
 from gaussline.worker.commands.signals import on_signals
 from gaussline.worker.errors import BrokerUnavailable, ModelError, SettingsError
 from gaussline.worker.settings import Settings
@@ -31,6 +34,8 @@ EPILOG = """Examples:
   gaussline worker --devices all                          (one supervised process for each GPU, on ports 9108, 9109, …)
 
   gaussline worker --set b4 --weights efficientnet_b4.pth
+
+  gaussline worker --learn                                (and follow the line's drift, on a small site)
 
   gaussline worker --check
 
@@ -56,6 +61,9 @@ def worker(
     connect_for: Annotated[
         float, typer.Option(min=0, help="Seconds to wait for a Redis that is not there yet at the start.")
     ] = 0.0,
+    learn: Annotated[
+        bool, typer.Option("--learn", help="Learn too, in a process beside it: one command for a small site.")
+    ] = False,
     redis_url: RedisUrl = None,
     line: Line = None,
     check: Annotated[bool, typer.Option("--check", help="Check settings, port, Redis and model, and exit.")] = False,
@@ -82,12 +90,14 @@ def worker(
         "line": line,
     }
     settings = load_settings(**options)
+    if learn:
+        settings = settings.model_copy(update=learning(settings))
     if devices is not None:
         from gaussline.worker.commands.supervisor import supervise
         from gaussline.worker.telemetry.logs import configure
 
-        if device is not None or check:
-            raise SettingsError("--devices goes with neither --device nor --check")
+        if device is not None or check or learn:
+            raise SettingsError("--devices goes with neither --device nor --check nor --learn")
         logger = configure(settings.log_level, settings.log_format, secrets=secrets_of(settings))
         code = supervise(devices, settings, options, logger)
         if code:
@@ -95,7 +105,7 @@ def worker(
     elif check:
         _check(settings)
     else:
-        _serve(settings, connect_for)
+        _serve(settings, connect_for, learn=learn)
 
 
 def _check(settings: Settings) -> None:
@@ -137,7 +147,7 @@ def _check(settings: Settings) -> None:
     report([port_is_free(settings.http_host, settings.http_port), redis, kept, line])
 
 
-def _serve(settings: Settings, connect_for_s: float) -> None:
+def _serve(settings: Settings, connect_for_s: float, *, learn: bool) -> None:
     import prometheus_client as prometheus
 
     from gaussline.worker.engine.host import Host, worker_name
@@ -202,12 +212,22 @@ def _serve(settings: Settings, connect_for_s: float) -> None:
             logger.warning("RANDOM WEIGHTS: every verdict means nothing", extra={"worker": name})
         say("ready", runtime=str(host.runtime))
         try:
-            released = host.run()
+            with SideLearner(_learnt(host, settings), settings, say) if learn else contextlib.nullcontext():
+                released = host.run()
         finally:
             if spans is not None:
                 spans.close()
         log.tell_ended(all_of_them=True)
         say("stopped", released_messages=released)
+
+
+def _learnt(host: Host, settings: Settings) -> str:
+    """The model that the worker took its backbone from."""
+    from gaussline.worker.broker.registry import Registry
+    from gaussline.worker.engine.book import first_model_of
+
+    found = first_model_of(Registry(host.client, settings.line), host.client, settings.worker_set)
+    return DEFAULT_MODEL if found is None else found[0].model
 
 
 def _wait_for_redis(host: Host, connect_for_s: float) -> None:
