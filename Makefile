@@ -31,6 +31,11 @@ demo: environment ## A whole line on this machine; DATA=folder WEIGHTS=file BACK
 	@$(BIN)/gaussline demo $(if $(DATA),--data '$(DATA)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
 	  $(if $(BACKBONE),--backbone '$(BACKBONE)') $(ARGS)
 
+.PHONY: demo-online
+demo-online: environment ## A line that drifts, a frozen model and one that learns; two minutes; WEIGHTS=file BACKBONE=name
+	@$(BIN)/gaussline demo-online $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(if $(BACKBONE),--backbone '$(BACKBONE)') \
+	  $(ARGS)
+
 # Two processes share two cores best when each keeps to one thread.
 .PHONY: test
 test: export OMP_NUM_THREADS ?= 1
@@ -54,9 +59,10 @@ faults: environment ## Break a line on purpose and count; SEED=1 EPISODES=100 AR
 docs: environment ## Write the pages, examples and dashboards that are made from the code
 	@$(BIN)/python scripts/docs
 
+# Most of it is waiting, so the sites wait side by side.
 .PHONY: monitoring-check
 monitoring-check: environment ## Every panel and every alert against a real Prometheus and a real line; some minutes
-	@$(BIN)/pytest -p no:xdist tests/monitoring tests/monitoring/slow_faults.py $(ARGS)
+	@$(BIN)/pytest -n 4 --dist load tests/monitoring tests/monitoring/slow_faults.py $(ARGS)
 
 # The fuzzer is not part of the environment: it is large, and only this wants it.
 .PHONY: fuzz

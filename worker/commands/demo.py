@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import signal
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +21,16 @@ from gaussline.worker.commands.child import Child
 from gaussline.worker.commands.console import err, out, progress
 from gaussline.worker.commands.ledger import ledger_table
 from gaussline.worker.commands.outcome import Calibration, Outcome
+from gaussline.worker.commands.staging import (
+    LINE,
+    done,
+    let_nothing_interrupt,
+    note,
+    step,
+    stop_like_ctrl_c,
+    wait_for_worker,
+    worker_settings,
+)
 from gaussline.worker.contract.verdict import Decision
 from gaussline.worker.errors import BrokerError, FitError, GausslineError, WeightsUnavailable
 
@@ -34,12 +43,9 @@ EPILOG = """Examples:
   gaussline demo --frames 200 --keep-open
 
 Everything it starts, it stops, on Ctrl-C too. Settings of your own line (GAUSSLINE_…) play no part in it."""
-LINE = "demo"
 GOOD_PARTS, PARTS_A_DEFECT = 360, 30
 FIT_SHARE = 0.7
 RATE = 0.05
-START_S = 180.0
-"""Longest start of a worker: it imports torch and reads weights, on a machine that may be slow and busy."""
 STALL_S = 60.0
 """A line that gives no verdict for so long has failed; the demo says so instead of waiting for ever."""
 
@@ -88,12 +94,12 @@ def demo(
     """
     options = _Options(data, weights, backbone, rate, numeric_mode, frames, frames_per_second, seed, keep_open)
     with contextlib.ExitStack() as stack:
-        _stop_like_ctrl_c(stack)
+        stop_like_ctrl_c(stack)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gaussline-demo-")))
         try:
             _run(stack, folder, options)
         finally:
-            _let_nothing_interrupt()
+            let_nothing_interrupt()
 
 
 def _run(stack: contextlib.ExitStack, folder: Path, options: _Options) -> None:
@@ -105,18 +111,18 @@ def _run(stack: contextlib.ExitStack, folder: Path, options: _Options) -> None:
     from gaussline.worker.learning.fit import FitOptions, fit_model
     from gaussline.worker.learning.pipeline import read_features
 
-    with _step("starting Redis") as say:
+    with step("starting Redis") as say:
         server = stack.enter_context(EmbeddedRedis())
         client = server.client()
         say(f"version {client.info('server')['redis_version']}, append-only file, fsync every second, private socket")
     dataset = read_dataset(options.data or _render(folder / "parts", options.seed))
     split = dataset.split(FIT_SHARE, options.seed)
-    _note(
+    note(
         f"{len(split.train)} good parts to fit on; to push, unseen by the fit: {len(split.held_out)} good, "
         f"{len(dataset.defective)} defective ({', '.join(dataset.defects) or 'none'})"
     )
     fitting = FitOptions(rate=_rate(options.rate, len(split.train)), seed=options.seed)
-    with _step(f"loading {options.backbone}") as say:
+    with step(f"loading {options.backbone}") as say:
         extractor = _open_backbone(options)
         say(f"weights {extractor.spec.weights_source}, {extractor.spec.numeric_mode}, {extractor.runtime}")
     begin = time.monotonic()
@@ -128,7 +134,7 @@ def _run(stack: contextlib.ExitStack, folder: Path, options: _Options) -> None:
     version = registry.publish("default", model.to_artefact().data, by="demo", note="gaussline demo")
     registry.promote("default", version.number, by="demo")
     calibration = Calibration(fitting.rate, int(model.info["calibration_frames"]))
-    _done(
+    done(
         f"fitted on {model.info['training_frames']} good parts, working point at a stated false-positive rate of "
         f"{fitting.rate:.3g} from {calibration.frames} others; published and promoted as version {version.number}",
         begin,
@@ -138,13 +144,13 @@ def _run(stack: contextlib.ExitStack, folder: Path, options: _Options) -> None:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("GAUSSLINE_")}
     environment = plain | {"GAUSSLINE_REDIS_URL": server.url, "GAUSSLINE_LINE": LINE}
     port = _free_port() if options.keep_open else 0
-    settings = environment | _worker_settings(extractor, options.weights, port)
+    settings = environment | worker_settings(extractor, options.weights, port)
     del extractor, images
-    with _step("starting a worker") as say:
+    with step("starting a worker") as say:
         worker = stack.enter_context(Child("worker", ["worker"], settings))
-        _wait_for_worker(client, worker)
+        wait_for_worker(client, worker)
         say(f"process {worker.pid}")
-    with _step("starting a producer") as say:
+    with step("starting a producer") as say:
         arguments = ["produce", str(folder / "push"), "--camera", "cam1", "--shuffle", "--quiet", "--json"]
         arguments += ["--part-id", "{label}/{stem}", "--rate", f"{pace:.1f}", "--seed", str(options.seed)]
         producer = stack.enter_context(Child("producer", arguments, environment))
@@ -161,7 +167,7 @@ def _run(stack: contextlib.ExitStack, folder: Path, options: _Options) -> None:
         )
     if options.keep_open:
         _keep_open(environment, port, worker)
-    with _step("shutting down"):
+    with step("shutting down"):
         worker.end()
         worker.check()
 
@@ -169,7 +175,7 @@ def _run(stack: contextlib.ExitStack, folder: Path, options: _Options) -> None:
 def _render(folder: Path, seed: int) -> Path:
     from gaussline.producer.sources.synthetic import DEFECTS, SyntheticParts, write_folder
 
-    with _step("rendering parts") as say:
+    with step("rendering parts") as say:
         write_folder(SyntheticParts(seed), folder, good=GOOD_PARTS, defects=PARTS_A_DEFECT)
         kinds = ", ".join(name.replace("_", " ") for name in DEFECTS)
         say(f"{GOOD_PARTS} good, {PARTS_A_DEFECT} each with {kinds}; seed {seed}")
@@ -193,7 +199,7 @@ def _rate(stated: float | None, good: int) -> float:
             f"{good} good parts to fit on are {held}: give more good images"
             + (f", or state a rate of at least {least:g}" if least < 0.5 else "")
         )
-    _note(f"{held} calibration frames are too few for a false-positive rate of {RATE:g}: it is {least:g} in this run")
+    note(f"{held} calibration frames are too few for a false-positive rate of {RATE:g}: it is {least:g} in this run")
     return least
 
 
@@ -221,31 +227,6 @@ def _stage(folder: Path, samples: Sequence[Any], options: _Options) -> int:
         place.mkdir(parents=True, exist_ok=True)
         (place / f"{number:05d}{sample.path.suffix}").symlink_to(sample.path.resolve())
     return len(order)
-
-
-def _worker_settings(extractor: Any, weights: Path | None, port: int) -> dict[str, str]:
-    """What was measured here need not be measured again there."""
-    settings = {
-        "GAUSSLINE_HTTP_PORT": str(port),
-        "GAUSSLINE_LOG_LEVEL": "warning",
-        "GAUSSLINE_LOG_FORMAT": "text",
-        "GAUSSLINE_DEVICE": extractor.runtime.device,
-        "GAUSSLINE_BATCH_MAX_FRAMES": str(extractor.runtime.batch_size),
-        "GAUSSLINE_MEMORY_FORMAT": extractor.runtime.memory_format,
-        "GAUSSLINE_ALLOW_RANDOM_WEIGHTS": str(extractor.spec.random_weights).lower(),
-    }
-    return settings if weights is None else settings | {"GAUSSLINE_WEIGHTS": str(weights.resolve())}
-
-
-def _wait_for_worker(client: Any, worker: Child) -> None:
-    from gaussline.worker.contract.keys import Keys
-
-    end = time.monotonic() + START_S
-    while not client.hlen(Keys(LINE).workers):
-        worker.check()
-        if time.monotonic() > end:
-            raise GausslineError(f"the worker was not ready within {START_S:.0f} s")
-        time.sleep(0.05)
 
 
 def _follow(verdicts: Any, total: int, children: Sequence[Child]) -> Outcome:
@@ -281,7 +262,7 @@ def _follow(verdicts: Any, total: int, children: Sequence[Child]) -> Outcome:
 def _keep_open(environment: Mapping[str, str], port: int, worker: Child) -> None:
     """Leave the line to whoever wants to look at it."""
     url = shlex.quote(environment["GAUSSLINE_REDIS_URL"])
-    _note("the line stays open until Ctrl-C; in another terminal:")
+    note("the line stays open until Ctrl-C; in another terminal:")
     for text in (
         f"export GAUSSLINE_REDIS_URL={url} GAUSSLINE_LINE={LINE}",
         "gaussline verdicts --since 1h --only fail",
@@ -299,43 +280,3 @@ def _free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
-
-
-@contextlib.contextmanager
-def _step(name: str) -> Iterator[Any]:
-    """One step of the demo: said when it begins, ticked off with its time when it is done."""
-    notes: list[str] = []
-    begin = time.monotonic()
-    if err().is_terminal:
-        with err().status(f"{name} …"):
-            yield notes.append
-    else:
-        _note(f"{name} …")
-        yield notes.append
-    _done(": ".join((name, *notes)), begin)
-
-
-def _done(text: str, begin: float) -> None:
-    seconds = time.monotonic() - begin
-    err().print(f"✓ {text} ({seconds:.1f} s)", highlight=False, markup=False, soft_wrap=True)
-
-
-def _note(text: str) -> None:
-    err().print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _stop_like_ctrl_c(stack: contextlib.ExitStack) -> None:
-    """SIGTERM ends the demo as Ctrl-C does: everything it started is stopped."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        stack.callback(signal.signal, number, signal.getsignal(number))
-    signal.signal(signal.SIGTERM, interrupt)
-
-
-def _let_nothing_interrupt() -> None:
-    """An impatient second Ctrl-C must not leave half of it behind; what is stopped now ends in bounded time."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

@@ -15,6 +15,11 @@ from gaussline.worker.errors import GausslineError
 
 COMMANDS = {
     "demo": ("gaussline.worker.commands.demo", "demo", "A whole line on this machine: the quickest look."),
+    "demo-online": (
+        "gaussline.worker.commands.demo_online",
+        "demo_online",
+        "A line that drifts, and a model that learns.",
+    ),
     "fit": ("gaussline.worker.commands.fit", "fit", "Fit a model on normal frames and publish it."),
     "evaluate": ("gaussline.worker.commands.evaluate", "evaluate", "AUROC of a folder with known defects."),
     "calibrate": ("gaussline.worker.commands.calibrate", "calibrate", "Another working point, same Gaussians."),
