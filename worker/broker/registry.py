@@ -358,16 +358,11 @@ class Registry:
                 "again with 'gaussline models show'"
             )
         if done == -3:
-            raise collected(model, version)
+            raise NotFound(
+                f"version {version} of model {model!r} was collected: its artefact is gone; import it again or fit anew"
+            )
         if done < 0:
             raise NotFound(f"model {model!r} has no version {version} on line {self._keys.line}")
-
-
-def collected(model: str, version: int | str) -> NotFound:
-    """What to say of a version whose artefact is gone."""
-    return NotFound(
-        f"version {version} of model {model!r} was collected: its artefact is gone; import it again or fit anew"
-    )
 
 
 def _version(model: str, record: dict[str, Any]) -> Version:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gaussline.worker.broker.client import Redis
 from gaussline.worker.broker.line_state import read_workers
-from gaussline.worker.broker.registry import Registry, collected
+from gaussline.worker.broker.registry import Registry
 from gaussline.worker.broker.seal import Seal
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.contract.model import Model
@@ -14,15 +14,15 @@ from gaussline.worker.errors import ArtefactError, BackboneMismatch, NotFound
 def check_fit(client: Redis, line: str, name: str, number: int, *, seal: Seal | None = None) -> None:
     """Raise where a promotion could only go wrong.
 
-    NotFound, ArtefactError: the version is not whole. BackboneMismatch: living workers hold another backbone for this
-    model, and would all refuse it.
+    NotFound: there is no such version. ArtefactError: it is not whole. BackboneMismatch: living workers hold another
+    backbone for this model, and would all refuse it.
     """
     registry = Registry(client, line, seal=seal)
     version = registry.version(name, number)
     try:
         model = _model(registry, version.digest)
     except NotFound:
-        raise collected(name, number) from None
+        return  # it was collected: the promotion itself says so, under its own guard
     stable = registry.pointer(name)
     if stable is None or stable.digest == version.digest:
         return

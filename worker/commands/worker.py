@@ -224,9 +224,11 @@ def _serve(settings: Settings, connect_for_s: float, *, learn: bool) -> None:
 def _learnt(host: Host, settings: Settings) -> str:
     """The model that the worker took its backbone from."""
     from gaussline.worker.broker.registry import Registry
+    from gaussline.worker.broker.seal import open_seal
     from gaussline.worker.engine.book import first_model_of
 
-    found = first_model_of(Registry(host.client, settings.line), host.client, settings.worker_set)
+    registry = Registry(host.client, settings.line, seal=open_seal(settings))
+    found = first_model_of(registry, host.client, settings.worker_set)
     return DEFAULT_MODEL if found is None else found[0].model
 
 

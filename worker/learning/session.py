@@ -99,6 +99,7 @@ class Session:
         self._next: Future[tuple[dict[str, Any] | None, Block | None]] | None = None
         self._pool = ThreadPoolExecutor(1, "learner-read")
         self._renewed_s = self._saved_s = 0.0
+        self._saved_position = 0
         self._dropped = 0
 
     @property
@@ -125,6 +126,7 @@ class Session:
         self._kept = [entry for waiting in self.learner.pending for entry in waiting.block.entries]
         self._dropped = self._log.gap().dropped
         self._renewed_s = self._saved_s = self._monotonic()
+        self._saved_position = self.learner.position
         return self.learner
 
     def abandon(self) -> None:
@@ -178,14 +180,19 @@ class Session:
         self._take_feedback()
         block = self._take_block()
         if block is None:
+            self._save(now_s)
             return False
         notices = self.learner.fold(block, obey)
         self._kept += block.entries
         self._say(block.last_id, notices)
-        if now_s - self._saved_s >= self.rhythm.checkpoint_s:
-            self.checkpoint()
-            self._saved_s = now_s
+        self._save(now_s)
         return True
+
+    def _save(self, now_s: float) -> None:
+        """Checkpoint where one is due and something was folded since the last; on an idle line too."""
+        if now_s - self._saved_s >= self.rhythm.checkpoint_s and self.learner.position != self._saved_position:
+            self.checkpoint()
+            self._saved_s, self._saved_position = now_s, self.learner.position
 
     def checkpoint(self) -> Checkpoint:
         """Publish the state by one flip of the pointer, and let go of the log entries it has passed."""
