@@ -170,6 +170,10 @@ class Settings(BaseSettings):
         le=1024,
         description="Failed frames that may wait for their heat map; beyond it maps are shed.",
     )
+    set_results_max_bytes: Bytes = Field(
+        16 * 2**20, description="Bound of what each further set of workers said of copied frames, in bytes."
+    )
+    set_results_max_age_s: Seconds = Field(7 * 86_400.0, description="Bound of the same in age.")
     feedback_max_entries: int = Field(100_000, ge=1, description="Most entries of the feedback stream.")
 
     # --- parts -------------------------------------------------------------------------------------------------------
@@ -239,6 +243,10 @@ class Settings(BaseSettings):
         None, description="A version is proposed after so many working minutes; none: by frames only."
     )
     learn_reservoir_frames: int = Field(2_000, ge=2, description="Newest reservoir frames held for calibration.")
+    learn_reservoir_max_bytes: Bytes = Field(64 * 2**20, description="Bound of the same in bytes of their features.")
+    learn_reservoir_max_age_s: Seconds = Field(
+        7 * 86_400.0, description="Bound of the same in working time of the line; the oldest go first."
+    )
     learn_watch_every_s: Annotated[float, Field(gt=0)] = Field(
         60.0, description="Least working time between two looks for sudden drift; the stated false alarms stay."
     )

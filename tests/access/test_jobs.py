@@ -20,6 +20,7 @@ import pytest
 
 from gaussline import Producer, Verdicts
 from gaussline.worker.broker.client import Redis, open_redis
+from gaussline.worker.broker.copies import SetResults
 from gaussline.worker.broker.registry import Registry
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.settings import Settings
@@ -210,6 +211,14 @@ def test_the_judge_promotes_and_the_operator_rolls_back(
     line("models", "history", "default", env=operator)
     line("models", "gc", "--newest", "0", "--max-age-days", "0", env=operator)
     assert worker.end(15) == 0
+
+
+def test_a_set_says_what_it_saw_and_lets_it_go_under_the_workers_user(line: Cli, secured: Secured, way: Way) -> None:
+    line("sets", "add", "b", "--model", "default", env=secured.settings("operator"))
+    results = SetResults(as_user(secured, "worker"), LINE, "b", max_age_s=-1.0)
+    results.publish([("cam1:1:0", "cam1", "pass", "{}")])
+    assert way.client.xlen(way.keys.set_results("b")) == 1
+    assert results.age() == 1
 
 
 def test_the_exporter_reads_the_line_and_writes_nothing(line: Cli, secured: Secured, way: Way) -> None:

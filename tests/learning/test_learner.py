@@ -207,6 +207,36 @@ def test_a_clock_that_jumps_neither_forgets_nor_ends_a_quarantine() -> None:
     assert learner.clock.elapsed_us < 120_000_000
 
 
+@pytest.mark.parametrize("bound", ["frames", "bytes", "age"])
+def test_the_reservoir_is_bounded_in_frames_bytes_and_age(bound: str) -> None:
+    """A frame a second, every tenth into the reservoir, and always the newest of them."""
+    size = 4 * sum(SPEC.channels)
+    bounds = {"frames": {"reservoir_frames": 20}, "bytes": {"reservoir_bytes": 20 * size}}
+    policy = Policy(block=32, quarantine_s=0.0, watch=False, **bounds.get(bound, {"reservoir_age_s": 200.0}))
+    learner = Learner.start(SPEC, policy)
+    made = frames(normal(640, 7))
+    drawn = [event.id for event in made if event.reservoir]
+    for start in range(0, 640, 32):
+        feed(learner, list(made[start : start + 32]), 1 + start)
+        held = [name for page in learner.reservoir.pages for name in page.ids]
+        assert held == [name for name in drawn if int(name.rpartition(":")[2]) < start + 32][-len(held) :]
+        if bound == "frames":
+            assert len(held) - len(learner.reservoir.pages[0]) < 20
+        elif bound == "bytes":
+            assert learner.reservoir.size_bytes <= 20 * size
+        else:
+            assert learner.clock.elapsed_us - int(learner.reservoir.pages[0].at_us[0]) <= 200_000_000
+    assert 8 <= len(held) < len(drawn)
+
+
+def test_an_idle_reservoir_grows_old_too() -> None:
+    learner = Learner.start(SPEC, Policy(block=32, quarantine_s=0.0, watch=False, reservoir_age_s=200.0))
+    feed(learner, list(frames(normal(32, 7), reservoir_share=0.5)))
+    assert len(learner.reservoir)
+    feed(learner, list(frames(normal(256, 8), first=32, reservoir_share=0.0)), 33)
+    assert len(learner.reservoir) == 0
+
+
 def test_every_bar_is_counted() -> None:
     learner = Learner.start(SPEC, OPEN)
     feed(learner, list(frames(normal(320, 7))))

@@ -97,6 +97,30 @@ def test_what_is_over_the_bound_is_shed_and_counted_and_admission_does_not_feel_
     assert len(way.take()) == 11
 
 
+def test_what_a_set_said_is_bounded_in_bytes_and_in_age_though_nothing_new_comes(way: Way, sets: Sets) -> None:
+    said = [(f"cam1:1:{number}", "cam1", "pass", "x" * 150) for number in range(40)]
+    bounded = SetResults(way.client, way.line, "b", max_bytes=3000, max_age_s=3600.0)
+    for start in range(0, 40, 8):
+        bounded.publish(said[start : start + 8])
+    left = [frame.decode() for _, frame, _ in bounded.read()]
+    assert left == [name for name, *_ in said[-len(left) :]], "the oldest went"
+    held = int(way.client.hget(way.keys.set_state("b"), "results_bytes"))
+    assert 8 < len(left) < 15
+    assert 250 * len(left) < held <= 3000
+    assert sets.counts("b").results == 40
+    assert bounded.age() == 0
+    assert SetResults(way.client, way.line, "b", max_age_s=-1.0).age() == len(left)
+    assert list(bounded.read()) == []
+    assert int(way.client.hget(way.keys.set_state("b"), "results_bytes")) == 0
+
+
+def test_a_set_that_was_removed_says_nothing_any_more(way: Way, sets: Sets) -> None:
+    results = SetResults(way.client, way.line, "b")
+    sets.remove("b", by="ada")
+    results.publish([("cam1:1:0", "cam1", "pass", "{}")])
+    assert not way.client.exists(way.keys.set_results("b"), way.keys.set_state("b"))
+
+
 @pytest.mark.parametrize("word", ["copies:b", "set:b", "bell:b"])
 def test_trouble_with_copies_never_touches_an_admission(way: Way, sets: Sets, word: str) -> None:
     sets.copy("cam1", "b", by="ada")

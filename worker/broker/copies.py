@@ -14,8 +14,8 @@ from gaussline.worker.broker.client import Redis, translated
 from gaussline.worker.broker.script import Script
 from gaussline.worker.contract.keys import Keys, check_name
 
-RESULTS = 20_000
-"""Results of a set that stay, about: 10 MB."""
+RESULT_BYTES, RESULT_AGE_S = 16 * 2**20, 7 * 86_400.0
+"""Bounds of what a set said, where none are stated: about 20,000 results, a week."""
 PAGE = 500
 UNFETCHED_S = 60
 """Life of a copy that was taken by a worker that never fetched it."""
@@ -60,29 +60,40 @@ class Copies:
 
 
 class SetResults:
-    """What one set says of the copies it was shown: fields `id`, `camera`, `decision`, `json`, as of verdicts."""
+    """What one set says of the copies it was shown: fields `id`, `camera`, `decision`, `json`, as of verdicts.
 
-    def __init__(self, client: Redis, line: str, worker_set: str) -> None:
+    Args:
+        max_bytes, max_age_s: bounds of what stays; the oldest go first.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        line: str,
+        worker_set: str,
+        *,
+        max_bytes: int = RESULT_BYTES,
+        max_age_s: float = RESULT_AGE_S,
+    ) -> None:
         keys = Keys(line)
         self._client = client
-        self._stream = keys.set_results(check_name("set", worker_set))
-        self._state = keys.set_state(worker_set)
+        self._names = [keys.set_results(check_name("set", worker_set)), keys.set_state(worker_set)]
+        self._bounds = [max_bytes, int(1000 * max_age_s)]
+        self._write = Script("set_results")
 
     def publish(self, results: Sequence[tuple[str, str, str, str]]) -> None:
         """Write (frame id, camera, decision, JSON) in one call. Raises BrokerError."""
-        with translated("publishing what a set says"):
-            pipeline = self._client.pipeline(transaction=False)
-            for frame_id, camera, decision, text in results:
-                fields = {"id": frame_id, "camera": camera, "decision": decision, "json": text}
-                pipeline.xadd(self._stream, fields, maxlen=RESULTS, approximate=True)
-            pipeline.hincrby(self._state, "results", len(results))
-            pipeline.execute()
+        self._write(self._client, self._names, [*self._bounds, *(part for result in results for part in result)])
+
+    def age(self) -> int:
+        """Let the oldest go that are over a bound, though nothing new comes; how many went, 1,000 a call at most."""
+        return int(self._write(self._client, self._names, self._bounds))
 
     def read(self, after: str = "0-0") -> Iterator[tuple[str, bytes, bytes]]:
         """(Entry id, frame id, JSON) of every result after an entry."""
         while True:
             with translated("reading what a set says"):
-                page = self._client.xrange(self._stream, min=f"({after}", count=PAGE)
+                page = self._client.xrange(self._names[0], min=f"({after}", count=PAGE)
             for entry_id, fields in page:
                 after = entry_id.decode()
                 yield after, fields[b"id"], fields[b"json"]

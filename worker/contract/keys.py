@@ -122,7 +122,7 @@ class Keys:
         return self.prefix + "set-history"
 
     def set_state(self, set: str) -> str:
-        """Hash: max_bytes, and what became of the copies for one set: copied, shed, taken, results, bytes."""
+        """Hash: max_bytes, and what became of a set's copies: copied, shed, taken, bytes, results, results_bytes."""
         return f"{self.prefix}set:{set}"
 
     def copies(self, set: str) -> str:
@@ -134,7 +134,7 @@ class Keys:
         return f"{self.prefix}copy:{set}:{entry_id}"
 
     def set_results(self, set: str) -> str:
-        """Stream, capped: what one set says of the copies it was shown."""
+        """Stream, bounded by bytes and age: what one set says of the copies it was shown."""
         return f"{self.prefix}set-results:{set}"
 
     def set_ready(self, set: str) -> str:

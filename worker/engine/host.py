@@ -22,6 +22,7 @@ from gaussline.worker.broker.kept import KeptFrames
 from gaussline.worker.broker.kept_store import open_kept_store
 from gaussline.worker.broker.registry import Registry
 from gaussline.worker.broker.seal import open_seal
+from gaussline.worker.broker.sets import Sets
 from gaussline.worker.broker.settle import SettleBounds, Settler
 from gaussline.worker.broker.verdicts import trim_verdicts
 from gaussline.worker.contract.keys import MAIN
@@ -176,9 +177,7 @@ class Host:
             observer=self._observer,
             kept=None if store is None else KeptOutlet(store, self._observer),
             isolated=IsolatedProcess(lambda: about(settings, runtime), limits=limits, now_us=self.clock),
-            results=None
-            if settings.worker_set == MAIN
-            else SetResults(self._connect(), settings.line, settings.worker_set),
+            results=None if settings.worker_set == MAIN else self._results(self._connect(), settings.worker_set),
         )
         self._heartbeat = Heartbeat(
             self._connect(),
@@ -286,6 +285,21 @@ class Host:
             for _ in range(AGE_PAGES):
                 if not age_features(client, settings.line, model, settings.features_max_age_s):
                     break
+        # Of every set: where none of its own workers is left, its results still have their age.
+        for name in Sets(client, settings.line).read():
+            for _ in range(AGE_PAGES):
+                if not self._results(client, name).age():
+                    break
+
+    def _results(self, client: Redis, worker_set: str) -> SetResults:
+        settings = self.settings
+        return SetResults(
+            client,
+            settings.line,
+            worker_set,
+            max_bytes=settings.set_results_max_bytes,
+            max_age_s=settings.set_results_max_age_s,
+        )
 
     def _watch(self) -> None:
         """Beside the stages: turn the page when pointers move, trim what may go, follow Redis's clock."""

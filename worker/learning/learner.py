@@ -113,7 +113,10 @@ class Learner:
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.policy.gate_p, self.policy.max_weight)
-        self.reservoir = Reservoir(self.policy.reservoir_frames)
+        policy = self.policy
+        self.reservoir = Reservoir(
+            policy.reservoir_frames, max_bytes=policy.reservoir_bytes, max_age_s=policy.reservoir_age_s
+        )
         self._slices = level_slices(self.spec.channels)
 
     @classmethod
@@ -228,7 +231,8 @@ class Learner:
             self.spans.close(alarm.camera, alarm.at_us + near_us, cause)
 
     def _collect(self, entry: Pending) -> None:
-        """The block's reservoir frames, as one page."""
+        """The block's reservoir frames, as one page; what is too old goes, though none came."""
+        self.reservoir.age(self.clock.elapsed_us)
         rows = [row for row in np.flatnonzero(entry.bars == Bar.RESERVOIR) if not self._new(entry, int(row))]
         if not rows:
             return

@@ -26,7 +26,7 @@ class Policy:
         max_weight: most frames that one event may stand for.
         half_life_frames, half_life_hours: after so many taught frames, or working hours, a frame counts half.
         level_half_life_frames: the same for single levels, in frames.
-        reservoir_frames: newest reservoir frames that are held, for calibration.
+        reservoir_frames, reservoir_bytes, reservoir_age_s: bounds of the reservoir, the newest of which calibrates.
         bank_frames: newest labelled defects that are held.
         propose_frames, propose_minutes: a version is proposed after so many taught frames, or so much time.
         watch_every_s: least time between two looks for sudden drift; the stated false alarms are shared out among them.
@@ -44,6 +44,8 @@ class Policy:
     half_life_hours: float | None = None
     level_half_life_frames: Mapping[str, float] = field(default_factory=dict)
     reservoir_frames: int = 2_000
+    reservoir_bytes: int = 64 * 2**20
+    reservoir_age_s: float = 7 * 86_400.0
     bank_frames: int = 200
     propose_frames: int | None = 5_000
     propose_minutes: float | None = None
@@ -64,6 +66,8 @@ class Policy:
             "learn_propose_minutes": self.propose_minutes,
             "learn_max_weight": self.max_weight,
             "learn_reservoir_frames": self.reservoir_frames,
+            "learn_reservoir_max_bytes": self.reservoir_bytes,
+            "learn_reservoir_max_age_s": self.reservoir_age_s,
             **{f"half-life of level {name}": value for name, value in self.level_half_life_frames.items()},
         }
         for name, value in positive.items():
@@ -87,6 +91,8 @@ class Policy:
             propose_frames=settings.learn_propose_frames,
             propose_minutes=settings.learn_propose_minutes,
             reservoir_frames=settings.learn_reservoir_frames,
+            reservoir_bytes=settings.learn_reservoir_max_bytes,
+            reservoir_age_s=settings.learn_reservoir_max_age_s,
             watch_every_s=settings.learn_watch_every_s,
             freeze_on=tuple(part.strip() for part in settings.learn_freeze_on.split(",") if part.strip()),
         )

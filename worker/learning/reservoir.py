@@ -79,22 +79,39 @@ class Reservoir:
     """The newest frames, page by page.
 
     Args:
-        limit: the oldest page goes where as many frames are left without it.
+        frames: the oldest page goes where as many frames are left without it.
+        max_bytes: of features; beyond it the oldest pages go, the newest stays.
+        max_age_s: of working time; a page goes with its oldest frame.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, frames: int, *, max_bytes: int = 2**63, max_age_s: float = 1e12) -> None:
+        self.frames = frames
+        self.max_bytes = max_bytes
+        self.max_age_s = max_age_s
         self.pages: list[Page] = []
 
     def __len__(self) -> int:
         return sum(len(page) for page in self.pages)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all features."""
+        return sum(page.features.nbytes for page in self.pages)
 
     def add(self, page: Page) -> None:
         """Append a block's frames."""
         if not len(page):
             return
         self.pages.append(page)
-        while len(self) - len(self.pages[0]) >= self.limit:
+        frames, size = len(self), self.size_bytes
+        while len(self.pages) > 1 and (frames - len(self.pages[0]) >= self.frames or size > self.max_bytes):
+            oldest = self.pages.pop(0)
+            frames, size = frames - len(oldest), size - oldest.features.nbytes
+
+    def age(self, now_us: int) -> None:
+        """Let go what is over its age at a working time."""
+        oldest_us = now_us - int(self.max_age_s * 1e6)
+        while self.pages and self.pages[0].at_us[0] < oldest_us:
             del self.pages[0]
 
     def forget(self, camera: str, before_us: int) -> None:
