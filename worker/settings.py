@@ -37,6 +37,7 @@ class Settings(BaseSettings):
         "redis+cluster://host,host2; may hold a user and a password.",
     )
     redis_timeout_s: Seconds = Field(5.0, description="Time after which one call to Redis counts as failed.")
+    redis_user: str | None = Field(None, description="User at Redis, in the place of the URL's: one URL for all users.")
     redis_password_file: Path | None = Field(None, description="File that holds the Redis password.")
     redis_tls_ca: Path | None = Field(None, description="Certificates that may sign the server's; none: the system's.")
     redis_tls_cert: Path | None = Field(None, description="Our certificate, where the server asks clients for one.")

@@ -122,3 +122,13 @@ def test_a_stolen_client_cannot_log_in_without_a_certificate_or_to_a_false_serve
         time_us(connect(other, password=word("worker"), tls=secured.tls))
     loose = Tls(secured.ca, secured.client.cert, secured.client.key, check_hostname=False)
     assert time_us(connect(other, password=word("worker"), tls=loose)) > 0
+
+
+def test_one_address_serves_all_users_where_user_and_password_stand_beside_it(cli: Cli, secured: Secured) -> None:
+    """They go before what the address holds, for libraries and for commands alike."""
+    for address in (secured.url("nobody"), url_of(secured, "nobody", "wrong"), secured.url("").replace("@", "")):
+        env = secured.settings("operator") | {"GAUSSLINE_REDIS_URL": address, "GAUSSLINE_REDIS_USER": "operator"}
+        client = open_redis(Settings.load(env))
+        assert client.acl_whoami() == "operator"
+        client.close()
+        assert cli("ledger", env=env).stdout

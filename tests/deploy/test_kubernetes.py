@@ -16,6 +16,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from gaussline.worker.broker.acl import acl_users
 from gaussline.worker.commands.exporter import PORT
 from gaussline.worker.settings import PREFIX, Settings
 from tests.deploy.test_files import DEPLOY, KNOWN, check_command
@@ -48,6 +49,14 @@ def of_kind(overlay: str, *kinds: str) -> list[dict[str, Any]]:
 def pods(overlay: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for each in of_kind(overlay, "Deployment", "StatefulSet"):
         yield each["metadata"]["name"], each["spec"]["template"]
+
+
+def ours(overlay: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Pods of ours, the operator's too, by their names or those of their Deployments."""
+    alone = ((each["metadata"]["name"], each) for each in of_kind(overlay, "Pod"))
+    for name, pod in chain(pods(overlay), alone):
+        if "gaussline-" in pod["spec"]["containers"][0]["image"]:
+            yield name, pod
 
 
 def containers(overlay: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -137,7 +146,7 @@ def test_ports_are_those_that_are_served_and_probes_ask_what_answers(overlay: st
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_pods_give_little_away(overlay: str) -> None:
-    for name, pod in pods(overlay):
+    for name, pod in chain(pods(overlay), ours(overlay)):
         spec = pod["spec"]
         assert spec["automountServiceAccountToken"] is False, name
         assert spec["securityContext"]["runAsNonRoot"] is True
@@ -157,9 +166,36 @@ def test_pods_give_little_away(overlay: str) -> None:
 def test_secrets_are_named_and_never_told(overlay: str) -> None:
     assert of_kind(overlay, "Secret") == []
     assert "@" not in settings_of(overlay)[PREFIX + "REDIS_URL"]
-    for _, pod in pods(overlay):
-        secrets = [volume["secret"] for volume in pod["spec"]["volumes"] if "secret" in volume]
-        assert [secret["secretName"] for secret in secrets] == ["gaussline-redis"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_process_is_a_user_of_its_own_and_sees_no_other_password(overlay: str) -> None:
+    users, found = acl_users(settings_of(overlay)[PREFIX + "LINE"]), []
+    for name, pod in ours(overlay):
+        (container,) = pod["spec"]["containers"]
+        told = {each["name"]: each["value"] for each in container["env"]}
+        user = told[PREFIX + "REDIS_USER"]
+        assert user in users
+        assert user == ("producer" if "camera" in name else name.removeprefix("gaussline-"))
+        (secret,) = [volume["secret"] for volume in pod["spec"]["volumes"] if "secret" in volume]
+        assert secret["secretName"] == "gaussline-redis"
+        assert secret["items"] == [{"key": user, "path": "password"}]
+        found.append(user)
+    assert len(found) == len(set(found)) >= 4
+
+
+def test_redis_knows_the_users_and_no_password() -> None:
+    (server,) = of_kind("first-look", "StatefulSet")
+    spec = server["spec"]["template"]["spec"]
+    (secret,) = [volume["secret"] for volume in spec["volumes"] if "secret" in volume]
+    assert (secret["secretName"], secret["items"]) == (
+        "gaussline-redis-users",
+        [{"key": "users.acl", "path": "users.acl"}],
+    )
+    (container,) = spec["containers"]
+    words = container["args"]
+    (mount,) = [each["mountPath"] for each in container["volumeMounts"] if each["name"] == "users"]
+    assert words[words.index("--aclfile") + 1] == f"{mount}/users.acl"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -183,11 +219,11 @@ def test_workers_are_spread_and_one_always_stays(overlay: str) -> None:
 
 
 def test_every_pod_of_ours_is_under_the_network_policy_and_may_reach_redis() -> None:
-    (ours, redis) = of_kind("first-look", "NetworkPolicy")
-    assert ours["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    (our, redis) = of_kind("first-look", "NetworkPolicy")
+    assert our["spec"]["policyTypes"] == ["Ingress", "Egress"]
     for name, pod in pods("first-look"):
         labels = pod["metadata"]["labels"]
-        own = redis if name == "gaussline-redis" else ours
+        own = redis if name == "gaussline-redis" else our
         if "camera" not in name:
             assert own["spec"]["podSelector"]["matchLabels"].items() <= labels.items(), name
         if name != "gaussline-redis":
@@ -196,9 +232,9 @@ def test_every_pod_of_ours_is_under_the_network_policy_and_may_reach_redis() -> 
 
 def test_redis_keeps_frames_and_evicts_none() -> None:
     (server,) = of_kind("first-look", "StatefulSet")
-    script = server["spec"]["template"]["spec"]["containers"][0]["command"][-1]
-    for word in ("appendonly yes", "maxmemory-policy noeviction", "exec redis-server"):
-        assert word in script
+    told = " ".join(server["spec"]["template"]["spec"]["containers"][0]["args"])
+    for words in ("redis-server ", "--appendonly yes", "--maxmemory-policy noeviction"):
+        assert words in told
     (service,) = of_kind("first-look", "Service")
     assert f"//{service['metadata']['name']}:6379/" in settings_of("first-look")[PREFIX + "REDIS_URL"]
 

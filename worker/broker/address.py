@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 from gaussline.worker.errors import SettingsError
 
@@ -87,6 +87,21 @@ def parse(url: str) -> Address:
         options.get("sentinel_username"),
         options.get("sentinel_password"),
     )
+
+
+def with_login(url: str, user: str | None, password: str | None) -> str:
+    """The URL with this user and password in the place of its own; what is None stays. ValueError where it is none."""
+    if user is None and password is None:
+        return url
+    parts = urlsplit(url)
+    login, _, place = parts.netloc.rpartition("@")
+    own_user, colon, own_password = login.partition(":")
+    login = own_user if user is None else quote(user, safe="")
+    if password is not None:
+        login += f":{quote(password, safe='')}"
+    elif colon:
+        login += f":{own_password}"
+    return urlunsplit(parts._replace(netloc=f"{login}@{place}"))
 
 
 _HOW: Final = {

@@ -13,7 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from gaussline.worker.broker.address import is_topology, parse
+from gaussline.worker.broker.address import is_topology, parse, with_login
 from gaussline.worker.broker.followed import LineClient, follow
 from gaussline.worker.broker.replication import NO_WAITING, Waiting
 from gaussline.worker.errors import BrokerError, BrokerUnavailable, SettingsError
@@ -56,6 +56,7 @@ def connect(
     url: str,
     *,
     timeout_s: float = 5.0,
+    user: str | None = None,
     password: str | None = None,
     tls: Tls | None = None,
     line: str | None = None,
@@ -63,6 +64,7 @@ def connect(
 ) -> Redis:
     """A client for `url`: one server, the master of Sentinels, or the owner of `line`'s slot in a Cluster (`address`).
 
+    A user and a password that are given stand in the place of the URL's.
     Connects on first use; answers bytes. Raises SettingsError where the URL is none, where certificates are given for a
     connection without TLS, and where a Cluster's line is not named.
     """
@@ -74,8 +76,6 @@ def connect(
         # Retrying is decided by the loops, which know what may be sent twice.
         "retry": Retry(NoBackoff(), 0),
     }
-    if password is not None:
-        options["password"] = password
     if not url.startswith("unix://"):
         options["socket_keepalive"] = True
     if url.startswith("rediss"):
@@ -83,10 +83,11 @@ def connect(
     elif tls is not None and tls != Tls():
         raise SettingsError(f"redis_tls_… is set, but redis_url {redact(url)!r} is not rediss://")
     try:
+        whole = with_login(url, user, password)
         if is_topology(url):
-            client: Any = follow(parse(url), line, options, timeout_s=timeout_s)
+            client: Any = follow(parse(whole), line, options, timeout_s=timeout_s)
         else:
-            client = LineClient.from_url(url, **options)
+            client = LineClient.from_url(whole, **options)
     except ValueError as error:
         raise SettingsError(
             f"redis_url {redact(url)!r} is no Redis URL ({redact(str(error))}): use redis://host:port/0, "
@@ -112,12 +113,12 @@ def tls_options(tls: Tls) -> dict[str, Any]:
 
 
 def open_redis(settings: Settings) -> Redis:
-    """The client that the settings describe: URL, password file, TLS. Raises SettingsError."""
+    """The client that the settings describe: URL, user, password file, TLS. Raises SettingsError."""
     tls = Tls(settings.redis_tls_ca, settings.redis_tls_cert, settings.redis_tls_key, settings.redis_tls_check_hostname)
     url, timeout_s = settings.redis_url.get_secret_value(), settings.redis_timeout_s
     waiting = Waiting(settings.wait_replicas, settings.wait_timeout_s, settings.wait_policy == "hold")
-    password = read_password(settings)
-    return connect(url, timeout_s=timeout_s, password=password, tls=tls, line=settings.line, waiting=waiting)
+    user, password = settings.redis_user, read_password(settings)
+    return connect(url, timeout_s=timeout_s, user=user, password=password, tls=tls, line=settings.line, waiting=waiting)
 
 
 def read_password(settings: Settings) -> str | None:

@@ -6,11 +6,12 @@ import getpass
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import typer
 from pydantic import SecretStr
 
+from gaussline.worker.broker.address import with_login
 from gaussline.worker.broker.client import Redis, open_redis, read_password
 from gaussline.worker.broker.registry import Registry
 from gaussline.worker.broker.seal import Seal, open_seal
@@ -42,20 +43,14 @@ class Connection:
 
 
 def load_settings(**options: Any) -> Settings:
-    """Settings of the environment and the options, the password of its file put into the URL. Raises SettingsError."""
+    """Settings of the environment and the options, user and password put into the URL. Raises SettingsError."""
     settings = Settings.load(**options)
-    password = read_password(settings)
-    if password is None:
-        return settings
-    url = with_password(settings.redis_url.get_secret_value(), password)
+    url = settings.redis_url.get_secret_value()
+    try:
+        url = with_login(url, settings.redis_user, read_password(settings))
+    except ValueError:
+        return settings  # whoever connects says that it is no URL
     return settings.model_copy(update={"redis_url": SecretStr(url)})
-
-
-def with_password(url: str, password: str) -> str:
-    """The URL with this password in the place of its own; the user stays."""
-    parts = urlsplit(url)
-    user, _, place = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:{quote(password, safe='')}@{place}"))
 
 
 def secrets_of(settings: Settings) -> tuple[str, ...]:
