@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from gaussline.worker.contract.trace import is_sampled, trace_id
 from gaussline.worker.contract.trial import STABLE
-from gaussline.worker.contract.verdict import Verdict
+from gaussline.worker.contract.verdict import Decision, Reason, Verdict
 from gaussline.worker.engine.observer import Observer
+from gaussline.worker.telemetry.histograms import Histograms, Tally
 
 PREFIX = "gaussline_"
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
@@ -47,15 +49,18 @@ class Metrics(Observer):
         def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
             return Histogram(PREFIX + name, text, ("line", *labels), buckets=buckets, registry=registry)
 
+        def by_frame(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histograms:
+            return Histograms(PREFIX + name, text, ("line", *labels), buckets, registry)
+
         self._frames = counter(
             "frames_total", "Frames with a verdict, by camera, decision and reason.", "camera", "decision", "reason"
         )
-        # A metric's child is looked up by its labels under a lock: what a frame touches is looked up once.
-        self._frames_of: dict[tuple[str, str, str], Counter] = {}
-        self._from_capture = histogram(
+        # A metric's child is looked up by its labels under a lock: what a batch touches is looked up once.
+        self._frames_of: dict[tuple[str, Decision, Reason | None], Counter] = {}
+        self._from_capture = by_frame(
             "capture_to_verdict_seconds", "From capture (camera's clock) to verdict.", LATENCY_BUCKETS
         ).labels(line)
-        self._from_admission = histogram(
+        self._from_admission = by_frame(
             "admission_to_verdict_seconds", "From admission to verdict, both by Redis's clock.", LATENCY_BUCKETS
         ).labels(line)
         stages = histogram("stage_seconds", f"One turn of a stage: {', '.join(STAGES)}.", LATENCY_BUCKETS, "stage")
@@ -63,11 +68,11 @@ class Metrics(Observer):
         self._batch = histogram("batch_frames", "Frames of one backbone pass.", BATCH_BUCKETS).labels(line)
         self._busy = counter("device_busy_seconds_total", "Time the device computed.").labels(line)
         self._idle = counter("device_idle_seconds_total", "Time the device waited for frames.").labels(line)
-        self._p_value = histogram("p_value", "P-values of judged frames.", P_BUCKETS, "model")
-        self._ratio = histogram(
+        self._p_value = by_frame("p_value", "P-values of judged frames.", P_BUCKETS, "model")
+        self._ratio = by_frame(
             "score_ratio", "Score of a judged frame over its threshold; above 1 it fails.", RATIO_BUCKETS, "model"
         )
-        self._judged_of: dict[str, tuple[Histogram, Histogram]] = {}
+        self._judged_of: dict[str, tuple[Tally, Tally]] = {}
         self._taken = counter("taken_bytes_total", "Encoded bytes taken from Redis.").labels(line)
         self._held = gauge("held_bytes", "Encoded bytes taken and not yet settled.").labels(line)
         self._redelivered = counter(
@@ -131,16 +136,25 @@ class Metrics(Observer):
 
     def settled(self, verdicts: Sequence[Verdict], seconds: float, now_us: int) -> None:
         self._stage["settle"].observe(seconds)
+        for (camera, decision, reason), frames in Counts((v.camera, v.decision, v.reason) for v in verdicts).items():
+            self._frames_with(camera, decision, reason).inc(frames)
+        traced = [(v, trace_id(v.traceparent)) for v in verdicts if v.traceparent and is_sampled(v.traceparent)]
+        self._from_admission.count(
+            [_seconds(v.admitted_us, now_us) for v in verdicts],
+            [(_seconds(v.admitted_us, now_us), trace) for v, trace in traced],
+        )
+        self._from_capture.count(
+            [_seconds(v.captured_us, now_us) for v in verdicts if v.captured_us is not None],
+            [(_seconds(v.captured_us, now_us), trace) for v, trace in traced if v.captured_us is not None],
+        )
+        by_model: dict[str, list[Verdict]] = {}
         for verdict in verdicts:
-            self._count(verdict)
             if verdict.model is not None:
-                self._judged(verdict, verdict.model.name)
-            trace = verdict.traceparent
-            exemplar = None if trace is None or not is_sampled(trace) else {"trace_id": trace_id(trace)}
-            self._from_admission.observe(max(0.0, (now_us - verdict.admitted_us) / 1e6), exemplar)
-            if verdict.captured_us is not None:
-                # A camera's clock may run ahead of Redis's; a latency below 0 would spoil the sum.
-                self._from_capture.observe(max(0.0, (now_us - verdict.captured_us) / 1e6), exemplar)
+                by_model.setdefault(verdict.model.name, []).append(verdict)
+        for model, judged in by_model.items():
+            p_values, ratios = self._judged_by(model)
+            p_values.count([v.p_value for v in judged if v.p_value is not None])
+            ratios.count([v.score / v.threshold for v in judged if v.score is not None and v.threshold])
 
     def unreplicated(self, messages: int) -> None:
         """Count them."""
@@ -174,23 +188,22 @@ class Metrics(Observer):
     def model_refused(self, name: str, version: int, error: BaseException) -> None:
         self._refused.labels(self._line, name).inc()
 
-    def _count(self, verdict: Verdict) -> None:
-        reason = "" if verdict.reason is None else verdict.reason.value
-        key = (self._label(verdict.camera), verdict.decision.value, reason)
+    def _frames_with(self, camera: str, decision: Decision, reason: Reason | None) -> Counter:
+        key = (self._label(camera), decision, reason)
         child = self._frames_of.get(key)
         if child is None:
-            child = self._frames_of[key] = self._frames.labels(self._line, *key)
-        child.inc()
+            said = "" if reason is None else reason.value
+            child = self._frames_of[key] = self._frames.labels(self._line, key[0], decision.value, said)
+        return child
 
-    def _judged(self, verdict: Verdict, model: str) -> None:
-        children = self._judged_of.get(model)
-        if children is None:
-            children = self._p_value.labels(self._line, model), self._ratio.labels(self._line, model)
-            self._judged_of[model] = children
-        if verdict.p_value is not None:
-            children[0].observe(verdict.p_value)
-        if verdict.score is not None and verdict.threshold:
-            children[1].observe(verdict.score / verdict.threshold)
+    def _judged_by(self, model: str) -> tuple[Tally, Tally]:
+        tallies = self._judged_of.get(model)
+        if tallies is None:
+            tallies = self._judged_of[model] = (
+                self._p_value.labels(self._line, model),
+                self._ratio.labels(self._line, model),
+            )
+        return tallies
 
     def _label(self, camera: str) -> str:
         if camera not in self._cameras:
@@ -198,3 +211,8 @@ class Metrics(Observer):
                 return OTHER
             self._cameras.add(camera)
         return camera
+
+
+def _seconds(begin_us: int, end_us: int) -> float:
+    """A camera's clock may run ahead of Redis's; a latency below 0 would spoil the sum."""
+    return (end_us - begin_us) / 1e6 if end_us > begin_us else 0.0
