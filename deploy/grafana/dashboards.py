@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from string import ascii_uppercase
 
-from grafana_foundation_sdk.builders import dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, text, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import BigValueGraphMode
+from grafana_foundation_sdk.models.common import (
+    BigValueGraphMode,
+    GraphTresholdsStyleMode,
+    LegendDisplayMode,
+    LegendPlacement,
+    SortOrder,
+    TooltipDisplayMode,
+)
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     DashboardLinkType,
@@ -19,10 +27,12 @@ from grafana_foundation_sdk.models.dashboard import (
     ThresholdsMode,
     VariableRefresh,
 )
+from grafana_foundation_sdk.models.text import TextMode
 from pages import PAGES, Page, Panel
+from runbooks import place, runbooks
 
 HERE = Path(__file__).parent
-RUNBOOKS = "docs/operations.md"
+ALL = (*PAGES, runbooks())
 SOURCE = DataSourceRef(type_val="prometheus", uid="${source}")
 VARIABLES = {
     "line": ("Line", "label_values(gaussline_line_up, line)"),
@@ -65,26 +75,34 @@ def build(page: Page) -> str:
             .all_value(".*")
             .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
         )
-    for panel in page.panels:
-        made = made.with_panel(_panel(panel))
+    for number, panel in enumerate(page.panels, 1):
+        made = made.with_panel(_panel(panel).id(number))
     return JSONEncoder(sort_keys=True, indent=2).encode(made.build()) + "\n"
 
 
-def _panel(panel: Panel) -> stat.Panel | timeseries.Panel:
+def _panel(panel: Panel) -> stat.Panel | text.Panel | timeseries.Panel:
+    if panel.kind == "text":
+        written = text.Panel().title(panel.title).mode(TextMode.MARKDOWN).content(panel.text)
+        return written.span(panel.width).height(10)
     base: stat.Panel | timeseries.Panel
     if panel.kind == "stat":
         base = stat.Panel().graph_mode(BigValueGraphMode.AREA)
     else:
-        base = timeseries.Panel().fill_opacity(8).line_width(2)
+        legend = common.VizLegendOptions().show_legend(True).placement(LegendPlacement.BOTTOM)
+        tooltip = common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING)
+        base = timeseries.Panel().fill_opacity(8).line_width(2).tooltip(tooltip)
+        base = base.legend(legend.display_mode(LegendDisplayMode.LIST))
     base = base.title(panel.title).description(panel.text).unit(panel.unit).datasource(SOURCE)
     base = base.span(panel.width).height(5 if panel.kind == "stat" else 8).min(0.0)
     if panel.warn is not None and panel.bad is not None:
         base = base.thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(_steps(panel)))
+        if isinstance(base, timeseries.Panel):  # which shows none unless it is told how
+            base = base.thresholds_style(common.GraphThresholdsStyleConfig().mode(GraphTresholdsStyleMode.DASHED))
     if panel.book is not None:
-        link = dashboard.DashboardLink("Runbook").type(DashboardLinkType.LINK).url(f"{RUNBOOKS}#{panel.book}")
-        base = base.links([link])
-    for query, legend in panel.queries:
-        base = base.with_target(prometheus.Dataquery().expr(query).legend_format(legend))
+        link = dashboard.DashboardLink("Runbook").type(DashboardLinkType.LINK).url(place(panel.book))
+        base = base.links([link.target_blank(True)])
+    for letter, (query, legend_format) in zip(ascii_uppercase, panel.queries, strict=False):
+        base = base.with_target(prometheus.Dataquery().expr(query).legend_format(legend_format).ref_id(letter))
     return base
 
 
@@ -106,7 +124,7 @@ def _steps(panel: Panel) -> list[Threshold]:
 
 def main() -> int:
     """Write every dashboard."""
-    for page in PAGES:
+    for page in ALL:
         (HERE / f"{page.uid}.json").write_text(build(page), "utf-8")
         print(f"{page.uid}.json: {len(page.panels)} panels")
     return 0

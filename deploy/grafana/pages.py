@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-ADMISSION = "gaussline_admission_to_verdict_seconds"
-BATCH = "gaussline_batch_frames"
-P_VALUE = "gaussline_p_value"
-RATIO = "gaussline_score_ratio"
-LOAD = "gaussline_model_load_seconds"
 L = 'line=~"$line"'
 C = 'line=~"$line",camera=~"$camera"'
 M = 'line=~"$line",model=~"$model"'
+FRAMES_A_SECOND = "suffix: frames/s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +16,7 @@ class Panel:
     """One panel.
 
     Attributes:
-        queries: (expression, legend).
+        queries: (expression, legend); none for a text.
         warn, bad: thresholds; where `bad` is below `warn`, low values are the bad ones.
         book: its runbook page.
     """
@@ -49,6 +45,19 @@ class Page:
 
 def _stat(title: str, text: str, query: str, **more: object) -> Panel:
     return Panel(title, text, ((query, "{{line}}"),), kind="stat", width=6, **more)  # type: ignore[arg-type]
+
+
+def _graph(title: str, text: str, query: str, legend: str, unit: str = "short", **more: object) -> Panel:
+    return Panel(title, text, ((query, legend),), unit, **more)  # type: ignore[arg-type]
+
+
+def _age(title: str, text: str, query: str, legend: str, warn: float, bad: float, book: str) -> Panel:
+    """Seconds that something is old, and when that is too old."""
+    return _graph(title, text, query, legend, "s", warn=warn, bad=bad, book=book)
+
+
+def _quantile(share: float, metric: str, labels: str, by: str = "le", over: str = "1m") -> str:
+    return f"histogram_quantile({share}, sum by ({by}) (rate({metric}_bucket{{{labels}}}[{over}])))"
 
 
 LINE = Page(
@@ -91,76 +100,92 @@ LINE = Page(
             bad=0.85,
             book="redis-memory",
         ),
-        Panel(
+        _graph(
             "Frames by decision",
             "Verdicts a second.",
-            ((f"sum by (decision) (rate(gaussline_line_verdicts_total{{{C}}}[1m]))", "{{decision}}"),),
-            "reqps",
+            f"sum by (decision) (rate(gaussline_line_verdicts_total{{{C}}}[1m]))",
+            "{{decision}}",
+            FRAMES_A_SECOND,
         ),
         Panel(
             "Admitted and dropped",
-            "Frames a second that came in, and that a producer dropped by its policy.",
+            "Frames a second that came in, and that a producer dropped by its policy; answers that told it to wait.",
             (
                 (f"sum(rate(gaussline_line_admitted_frames_total{{{C}}}[1m]))", "admitted"),
                 (f"sum(rate(gaussline_line_dropped_frames_total{{{C}}}[1m]))", "dropped"),
                 (f"sum(rate(gaussline_line_busy_answers_total{{{C}}}[1m]))", "busy answers"),
             ),
-            "reqps",
+            FRAMES_A_SECOND,
+            book="backlog-age",
         ),
         Panel(
-            "Admission to verdict",
-            "Both by Redis's clock.",
-            tuple(
-                (
-                    f"histogram_quantile({q}, sum by (le) (rate({ADMISSION}_bucket{{{L}}}[1m])))",
-                    f"p{int(100 * q)}",
-                )
-                for q in (0.5, 0.99)
+            "Time to verdict",
+            "From admission, both by Redis's clock; and from capture, by the camera's.",
+            (
+                (_quantile(0.5, "gaussline_admission_to_verdict_seconds", L), "from admission, median"),
+                (_quantile(0.99, "gaussline_admission_to_verdict_seconds", L), "from admission, p99"),
+                (_quantile(0.99, "gaussline_capture_to_verdict_seconds", L), "from capture, p99"),
             ),
             "s",
             warn=0.25,
             bad=1.0,
             book="latency",
         ),
-        Panel(
+        _graph(
             "Failed share by camera",
             "Over two minutes.",
-            ((f"gaussline:failed_share:2m{{{C}}}", "{{camera}}"),),
+            f"gaussline:failed_share:2m{{{C}}}",
+            "{{camera}}",
             "percentunit",
             warn=0.05,
             bad=0.2,
             book="defect-burst",
         ),
-        Panel(
+        _graph(
             "Backlog by camera",
             "Encoded bytes without a verdict.",
-            ((f"gaussline_line_backlog_bytes{{{C}}}", "{{camera}}"),),
+            f"gaussline_line_backlog_bytes{{{C}}}",
+            "{{camera}}",
             "bytes",
             book="backlog-age",
         ),
-        Panel(
+        _age(
             "Silence by camera",
             "Time since a frame was last admitted.",
-            ((f"gaussline_line_silence_seconds{{{C}}}", "{{camera}}"),),
-            "s",
-            warn=10.0,
-            bad=30.0,
-            book="camera-silent",
+            f"gaussline_line_silence_seconds{{{C}}}",
+            "{{camera}}",
+            10.0,
+            30.0,
+            "camera-silent",
         ),
-        Panel(
+        _graph(
             "Dead letters",
             "Frames an hour, by reason.",
-            ((f"sum by (reason) (increase(gaussline_line_dead_letter_frames_total{{{L}}}[1h]))", "{{reason}}"),),
+            f"sum by (reason) (increase(gaussline_line_dead_letter_frames_total{{{L}}}[1h]))",
+            "{{reason}}",
             book="dead-letters",
         ),
-        Panel(
+        _age(
             "Subscribers behind",
             "Age of the oldest verdict that a subscriber has not acknowledged.",
-            ((f"gaussline_line_subscriber_lag_seconds{{{L}}}", "{{subscriber}}"),),
-            "s",
-            warn=60.0,
-            bad=300.0,
-            book="subscriber-lag",
+            f"gaussline_line_subscriber_lag_seconds{{{L}}}",
+            "{{subscriber}}",
+            60.0,
+            300.0,
+            "subscriber-lag",
+        ),
+        Panel(
+            "What Redis holds",
+            "Bytes by use; frames without a verdict beside the budget that they may have.",
+            (
+                (f"gaussline_line_unsettled_bytes{{{L}}}", "{{line}} frames without a verdict"),
+                (f"gaussline_line_budget_bytes{{{L}}}", "{{line}} their budget"),
+                (f"gaussline_line_kept_bytes{{{L}}}", "{{line}} kept frames"),
+                (f"gaussline_line_verdict_bytes{{{L}}}", "{{line}} verdicts"),
+                (f"sum by (line) (gaussline_line_dead_letter_bytes{{{L}}})", "{{line}} dead letters"),
+            ),
+            "bytes",
+            book="redis-memory",
         ),
     ),
 )
@@ -171,174 +196,217 @@ WORKERS = Page(
     "What workers spend their time on.",
     ("line",),
     (
-        Panel(
+        _graph(
             "Device busy",
             "Share of the time that the device computed.",
-            ((f"gaussline:device_busy_share:5m{{{L}}}", "{{line}}"),),
+            f"gaussline:device_busy_share:5m{{{L}}}",
+            "{{line}}",
             "percentunit",
+            book="backlog-age",
         ),
-        Panel(
+        _graph(
             "Stages",
             "99th percentile of one turn of a stage.",
-            (
-                (
-                    f"histogram_quantile(0.99, sum by (stage, le) (rate(gaussline_stage_seconds_bucket{{{L}}}[1m])))",
-                    "{{stage}}",
-                ),
-            ),
+            _quantile(0.99, "gaussline_stage_seconds", L, by="stage, le"),
+            "{{stage}}",
             "s",
+            book="latency",
         ),
-        Panel(
+        _graph(
             "Batch size",
             "Mean frames of one backbone pass.",
-            (
-                (
-                    f"sum(rate({BATCH}_sum{{{L}}}[1m])) / sum(rate({BATCH}_count{{{L}}}[1m]))",
-                    "frames",
-                ),
-            ),
+            f"sum(rate(gaussline_batch_frames_sum{{{L}}}[1m])) / sum(rate(gaussline_batch_frames_count{{{L}}}[1m]))",
+            "frames",
         ),
-        Panel(
+        _graph(
             "Taken",
             "Encoded bytes a second.",
-            ((f"sum by (instance) (rate(gaussline_taken_bytes_total{{{L}}}[1m]))", "{{instance}}"),),
+            f"sum by (instance) (rate(gaussline_taken_bytes_total{{{L}}}[1m]))",
+            "{{instance}}",
             "Bps",
         ),
-        Panel(
+        _graph(
             "Held",
             "Encoded bytes taken and not yet settled.",
-            ((f"sum by (instance) (gaussline_held_bytes{{{L}}})", "{{instance}}"),),
+            f"sum by (instance) (gaussline_held_bytes{{{L}}})",
+            "{{instance}}",
             "bytes",
         ),
         Panel(
-            "Redelivered",
-            "Messages claimed from other workers.",
-            ((f"sum by (cause) (rate(gaussline_redelivered_messages_total{{{L}}}[5m]))", "{{cause}}"),),
+            "Taken over",
+            "A second: messages claimed from other workers, settlements lost to them, frames judged alone after a "
+            "death, and those that were to blame.",
+            (
+                (f"sum by (cause) (rate(gaussline_redelivered_messages_total{{{L}}}[5m]))", "messages: {{cause}}"),
+                (f"sum(rate(gaussline_lost_races_total{{{L}}}[5m]))", "lost races"),
+                (f"sum(rate(gaussline_isolated_frames_total{{{L}}}[5m]))", "judged alone"),
+                (f"sum(rate(gaussline_poison_frames_total{{{L}}}[5m]))", "poison"),
+            ),
+            "ops",
             book="pending-age",
         ),
-        Panel(
+        _age(
             "Pending by camera",
             "Age of the oldest message in a worker's hands.",
-            ((f"gaussline_line_pending_age_seconds{{{L}}}", "{{camera}}"),),
-            "s",
-            warn=10.0,
-            bad=30.0,
-            book="pending-age",
+            f"gaussline_line_pending_age_seconds{{{L}}}",
+            "{{camera}}",
+            10.0,
+            30.0,
+            "pending-age",
+        ),
+        Panel(
+            "Faults",
+            "A second, by stage: expected ones, such as Redis away, and those that nobody expected; the log has each.",
+            (
+                (f"sum by (stage) (rate(gaussline_troubles_total{{{L}}}[5m]))", "{{stage}}"),
+                (f"sum by (stage) (rate(gaussline_surprises_total{{{L}}}[5m]))", "{{stage}}, unexpected"),
+            ),
+            "ops",
+        ),
+        _graph(
+            "Heat maps",
+            "A second, by what became of them.",
+            f"sum by (outcome) (rate(gaussline_heat_maps_total{{{L}}}[5m]))",
+            "{{outcome}}",
+            "ops",
         ),
     ),
 )
 
 MODELS = Page(
     "gaussline-models",
-    "gaussline: models and roll-out",
-    "Which version judges, and whether it keeps its word.",
+    "gaussline: models and drift",
+    "Whether the version that judges keeps its word, and what the learner sees.",
     ("line", "model"),
     (
-        Panel(
-            "Versions",
-            "Where each channel points.",
-            ((f"gaussline_line_model_version{{{M}}}", "{{model}}/{{channel}}"),),
-        ),
-        Panel(
-            "Versions by worker",
-            "Workers that score with a version.",
-            (
-                (
-                    f"count by (model, channel, version) (gaussline_model_version_info{{{M}}})",
-                    "{{model}}/{{channel}} {{version}}",
-                ),
-            ),
-            book="version-skew",
-        ),
-        Panel(
-            "Stale workers",
-            "Living workers that judge by another version than stable.",
-            ((f"gaussline_line_stale_workers{{{M}}}", "{{model}}"),),
-            warn=1.0,
-            bad=1.0,
-            book="version-skew",
-        ),
-        Panel(
-            "Refusing workers",
-            "Living workers that cannot load the stable version.",
-            ((f"gaussline_line_refusing_workers{{{M}}}", "{{model}}"),),
-            warn=1.0,
-            bad=1.0,
-            book="model-load-failure",
-        ),
         Panel(
             "Failed share against the stated rate",
             "The failed share holds true defects too: look at it beside what the line usually shows.",
             (
-                (f"gaussline:failed_share:30m{{{L}}}", "failed share, 30 minutes"),
+                (f"gaussline:failed_share:30m{{{L}}}", "failed share of {{line}}, 30 minutes"),
                 (f"gaussline_line_stated_false_positive_rate{{{M}}}", "stated rate of {{model}}"),
             ),
             "percentunit",
             book="false-positive-drift",
         ),
         Panel(
-            "Loading a model",
-            "Mean time to fetch, check and warm up.",
-            (
-                (
-                    f"sum by (model) ({LOAD}_sum{{{M}}}) / sum by (model) ({LOAD}_count{{{M}}})",
-                    "{{model}}",
-                ),
-            ),
-            "s",
-        ),
-        Panel(
             "Score over threshold",
             "Median and 99 of 100 of the frames; a median that creeps up is a model that no longer fits.",
             (
-                (f"histogram_quantile(0.5, sum by (le, model) (rate({RATIO}_bucket{{{M}}}[5m])))", "{{model}} median"),
-                (f"histogram_quantile(0.99, sum by (le, model) (rate({RATIO}_bucket{{{M}}}[5m])))", "{{model}} p99"),
+                (_quantile(0.5, "gaussline_score_ratio", M, by="le, model", over="5m"), "{{model}} median"),
+                (_quantile(0.99, "gaussline_score_ratio", M, by="le, model", over="5m"), "{{model}} p99"),
             ),
+            warn=0.9,
+            bad=1.0,
+            book="feature-drift",
         ),
-        Panel(
+        _graph(
             "P-values up to 5 %",
             "Share of the frames; where parts are good and the model fits it is 5 %.",
-            (
-                (
-                    (
-                        f'sum by (model) (rate({P_VALUE}_bucket{{le="0.05",{M}}}[15m]))'
-                        f" / (sum by (model) (rate({P_VALUE}_count{{{M}}}[15m])) > 0)"
-                    ),
-                    "{{model}}",
-                ),
-            ),
+            f'sum by (model) (rate(gaussline_p_value_bucket{{le="0.05",{M}}}[15m]))'
+            f" / (sum by (model) (rate(gaussline_p_value_count{{{M}}}[15m])) > 0)",
+            "{{model}}",
             "percentunit",
+            warn=0.1,
+            bad=0.15,
+            book="false-positive-drift",
         ),
-        Panel(
+        _graph(
             "Drift alarms that stand",
             "By camera and kind; 0 for a model whose learner sees no drift.",
-            (
-                (
-                    (
-                        f"sum by (model, camera, kind) (gaussline_line_drift_alarm{{{M}}})"
-                        f" or 0 * sum by (model) (gaussline_line_learner_running{{{M}}})"
-                    ),
-                    "{{model}} {{camera}} {{kind}}",
-                ),
-            ),
-            warn=1,
-            bad=2,
+            f"sum by (model, camera, kind) (gaussline_line_drift_alarm{{{M}}})"
+            f" or 0 * sum by (model) (gaussline_line_learner_running{{{M}}})",
+            "{{model}} {{camera}} {{kind}}",
+            warn=1.0,
+            bad=1.0,
             book="image-drift",
         ),
-        Panel(
+        _age(
             "Learner behind",
             "Age of the oldest feature event that no checkpoint has read.",
-            ((f"max by (model) (gaussline_line_learner_behind_seconds{{{M}}})", "{{model}}"),),
-            "s",
-            warn=300,
-            bad=900,
-            book="learner-stalled",
+            f"max by (model) (gaussline_line_learner_behind_seconds{{{M}}})",
+            "{{model}}",
+            300.0,
+            900.0,
+            "learner-stalled",
         ),
-        Panel(
+        _graph(
             "What became of the learner's frames",
             "Seen, taught, and why the others were not.",
-            ((f"sum by (model, outcome) (gaussline_learner_frames{{{M}}})", "{{model}} {{outcome}}"),),
+            f"sum by (model, outcome) (gaussline_learner_frames{{{M}}})",
+            "{{model}} {{outcome}}",
+        ),
+        Panel(
+            "What the learner holds",
+            "Frames behind its moments (counted as what they still weigh), in quarantine, and held for calibration.",
+            (
+                (f"gaussline_learner_effective_frames{{{M}}}", "{{model}} in the moments"),
+                (f"gaussline_learner_quarantined_frames{{{M}}}", "{{model}} in quarantine"),
+                (f"gaussline_learner_reservoir_frames{{{M}}}", "{{model}} for calibration"),
+            ),
         ),
     ),
 )
-PAGES: Sequence[Page] = (LINE, WORKERS, MODELS)
+
+ROLLOUT = Page(
+    "gaussline-rollout",
+    "gaussline: roll-out",
+    "Which version judges where, and what became of new ones.",
+    ("line", "model"),
+    (
+        _graph(
+            "Versions",
+            "Where each channel points.",
+            f"gaussline_line_model_version{{{M}}}",
+            "{{model}}/{{channel}}",
+            "none",
+        ),
+        _graph(
+            "Versions by worker",
+            "Workers that score with a version.",
+            f"count by (model, channel, version) (gaussline_model_version_info{{{M}}})",
+            "{{model}}/{{channel}} {{version}}",
+            book="version-skew",
+        ),
+        _graph(
+            "Stale workers",
+            "Living workers that judge by another version than stable.",
+            f"gaussline_line_stale_workers{{{M}}}",
+            "{{model}}",
+            warn=1.0,
+            bad=1.0,
+            book="version-skew",
+        ),
+        _graph(
+            "Refusing workers",
+            "Living workers that cannot load the stable version.",
+            f"gaussline_line_refusing_workers{{{M}}}",
+            "{{model}}",
+            warn=1.0,
+            bad=1.0,
+            book="model-load-failure",
+        ),
+        _graph(
+            "Loading a version",
+            "Mean time to fetch, check and warm up, since the workers began.",
+            f"sum by (model) (gaussline_model_load_seconds_sum{{{M}}})"
+            f" / sum by (model) (gaussline_model_load_seconds_count{{{M}}})",
+            "{{model}}",
+            "s",
+        ),
+        _graph(
+            "Versions proposed",
+            "By the learner within a day, and those that its guard refused.",
+            f"sum by (model, result) (increase(gaussline_learner_proposals_total{{{M}}}[1d]))",
+            "{{model}} {{result}}",
+        ),
+        _graph(
+            "Trials ended",
+            "Within a day, by how; 0 for a model of which none has ended.",
+            f"sum by (model, channel, state) (increase(gaussline_judge_rulings_total{{{M}}}[1d]))"
+            f" or 0 * sum by (model) (gaussline_line_model_version{{{M}}})",
+            "{{model}}/{{channel}} {{state}}",
+        ),
+    ),
+)
+PAGES: Sequence[Page] = (LINE, WORKERS, MODELS, ROLLOUT)

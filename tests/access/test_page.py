@@ -184,7 +184,7 @@ def test_the_exporter_looks_once_a_minute_and_survives_a_file_that_is_gone(secur
     ca.unlink()
     assert len(watch()) == 3, "not looked at again yet"
     now_s = 61.0
-    assert watch() == []
+    assert len(watch()) == 3, "an end that nobody sees any more comes all the same"
 
 
 def test_doctor_warns_of_a_certificate_near_its_end(cli: Cli, secured: Secured, way: Way, tmp_path: Path) -> None:

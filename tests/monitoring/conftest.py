@@ -17,9 +17,7 @@ __all__ = ["artefact", "model_file", "parts"]
 @pytest.fixture
 def site(tmp_path: Path, model_file: Path) -> Iterator[Site]:
     """A line with a promoted model and Prometheus beside it."""
-    with EmbeddedRedis() as server:
-        made = Site(server, tmp_path)
+    with EmbeddedRedis() as server, Site(server, tmp_path) as made:
         made.cli("models", "import", str(model_file))
         made.cli("models", "promote", "default", "1")
         yield made
-        made.close()

@@ -8,8 +8,9 @@ import subprocess
 import threading
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -34,7 +35,7 @@ def free_port() -> int:
 
 
 class Site:
-    """One line and what watches it; close it when done."""
+    """One line and what watches it, until the end of the `with`."""
 
     def __init__(self, server: EmbeddedRedis, folder: Path, scrape_s: int | None = SCRAPE_S, **exporter: str) -> None:
         """`scrape_s`: how often is scraped and ruled; None as shipped."""
@@ -44,8 +45,18 @@ class Site:
         self._folder = folder
         self._scrape_s = scrape_s
         self._started: list[subprocess.Popen[str]] = []
-        self._exporter()
-        self._prometheus()
+        try:
+            self.exporter()
+            self._prometheus()
+        except BaseException:
+            self._close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
 
     # --- processes ---------------------------------------------------------------------------------------------------
     def worker(self, **settings: str) -> WorkerProcess:
@@ -59,11 +70,13 @@ class Site:
         threading.Thread(target=lambda: list(process.stderr or ()), daemon=True).start()
         return process
 
-    def _exporter(self) -> None:
+    def exporter(self) -> subprocess.Popen[str]:
+        """Start the exporter; it answers when this returns."""
         process = self.cli.start("exporter", "--http-port", str(self.ports["exporter"]), **self._exporter_settings)
         threading.Thread(target=lambda: list(process.stderr or ()), daemon=True).start()
         url = f"http://127.0.0.1:{self.ports['exporter']}/readyz"
         eventually(lambda: _answers(url), within_s=60.0, what="the exporter")
+        return process
 
     def _prometheus(self) -> None:
         shipped = ROOT / "deploy" / "prometheus"
@@ -86,8 +99,7 @@ class Site:
         url = f"http://127.0.0.1:{self.ports['prometheus']}/-/ready"
         eventually(lambda: _answers(url), within_s=30.0, what="Prometheus")
 
-    def close(self) -> None:
-        """End everything."""
+    def _close(self) -> None:
         self.cli.close()
         for process in self._started:
             process.terminate()
@@ -99,17 +111,24 @@ class Site:
         found: list[dict[str, Any]] = self._ask("query", query=expression)["result"]
         return found
 
-    def firing(self) -> set[str]:
-        """Names of the alerts that fire now."""
-        return {alert["labels"]["alertname"] for alert in self._ask("alerts")["alerts"] if alert["state"] == "firing"}
+    def firing(self, **labels: str) -> set[str]:
+        """Names of the alerts that fire now, of those with these labels."""
+        found = [alert for alert in self._ask("alerts")["alerts"] if alert["state"] == "firing"]
+        return {each["labels"]["alertname"] for each in found if labels.items() <= each["labels"].items()}
 
-    def fires(self, alert: str, within_s: float) -> None:
-        """Wait until an alert fires."""
-        eventually(lambda: alert in self.firing(), within_s=within_s, what=f"{alert} (firing: {self.firing()})")
+    def fires(self, *alerts: str, within_s: float, **labels: str) -> None:
+        """Wait until these alerts fire."""
+        self._wait(lambda: set(alerts) <= self.firing(**labels), within_s, f"{alerts} {labels}")
 
-    def ends(self, alert: str, within_s: float) -> None:
-        """Wait until an alert has ended."""
-        eventually(lambda: alert not in self.firing(), within_s=within_s, what=f"the end of {alert}")
+    def ends(self, *alerts: str, within_s: float, **labels: str) -> None:
+        """Wait until none of these alerts fires."""
+        self._wait(lambda: not set(alerts) & self.firing(**labels), within_s, f"the end of {alerts} {labels}")
+
+    def _wait(self, look: Callable[[], bool], within_s: float, what: str) -> None:
+        try:
+            eventually(look, within_s=within_s, what=what, every_s=0.1)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; firing: {sorted(self.firing())}") from None
 
     def _ask(self, what: str, **words: str) -> Any:
         url = f"http://127.0.0.1:{self.ports['prometheus']}/api/v1/{what}?{urllib.parse.urlencode(words)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import re
@@ -81,11 +82,20 @@ def test_every_alert_is_tested_and_has_its_page() -> None:
         assert rule["labels"]["severity"] in {"critical", "warning"}
 
 
-def test_every_alert_is_fired_by_its_real_fault_in_some_test() -> None:
-    tests = [path for path in (ROOT / "tests").rglob("*.py") if path.name != "test_rules.py"]
-    written = "".join(path.read_text("utf-8") for path in tests)
-    for rule in rules("alert"):
-        assert f'"{rule["alert"]}"' in written, rule["alert"]
+def waited_for(method: str) -> set[str]:
+    """Alerts that tests of a real line wait for, by `site.fires` or `site.ends`."""
+    found = set()
+    for path in Path(__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == method:
+                found |= {each.value for each in node.args if isinstance(each, ast.Constant)}
+    return found
+
+
+def test_every_alert_is_fired_by_its_real_fault_and_ends_in_some_test() -> None:
+    alerts = {rule["alert"] for rule in rules("alert")}
+    assert waited_for("fires") == alerts
+    assert waited_for("ends") == alerts
 
 
 def test_rules_ask_only_for_what_is_exposed() -> None:
@@ -96,19 +106,40 @@ def test_rules_ask_only_for_what_is_exposed() -> None:
 
 def test_the_dashboards_are_those_of_the_code_and_ask_only_for_what_is_exposed() -> None:
     made = dashboards()
-    assert {f"{page.uid}.json" for page in made.PAGES} == {path.name for path in GRAFANA.glob("*.json")}
-    operations = (ROOT / "docs" / "operations.md").read_text("utf-8")
-    for page in made.PAGES:
+    assert {f"{page.uid}.json" for page in made.ALL} == {path.name for path in GRAFANA.glob("*.json")}
+    for page in made.ALL:
         text = (GRAFANA / f"{page.uid}.json").read_text("utf-8")
-        assert text == made.build(page), "run: python deploy/grafana/dashboards.py"
+        assert text == made.build(page), "run: make docs"
         read = json.loads(text)
         for expression in expressions(read):
             missing = set(NAME.findall(expression)) - exposed()
             assert not missing, f"{page.uid}: {expression} asks for {missing}"
         for panel in read["panels"]:
-            assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
-            for link in panel.get("links", ()):
-                assert f"\n## {link['url'].partition('#')[2]}\n" in operations
+            if panel["type"] != "text":
+                assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+            queries = [target["refId"] for target in panel.get("targets", ())]
+            assert all(queries)
+            assert len(set(queries)) == len(queries), "Grafana shows one query of a name"
+
+
+def test_links_of_panels_lead_to_their_runbooks() -> None:
+    books = json.loads((GRAFANA / "gaussline-runbooks.json").read_text("utf-8"))
+    shown = {f"/d/{books['uid']}?viewPanel={panel['id']}": panel for panel in books["panels"]}
+    linked = 0
+    for page in dashboards().PAGES:
+        told = {panel.title: panel.book for panel in page.panels}
+        for panel in json.loads((GRAFANA / f"{page.uid}.json").read_text("utf-8"))["panels"]:
+            urls = [link["url"] for link in panel.get("links", ())]
+            assert [shown[url]["title"] for url in urls] == [book for book in (told[panel["title"]],) if book]
+            linked += len(urls)
+    assert linked > 20
+    anchors = {rule["annotations"]["runbook"].partition("#")[2] for rule in rules("alert")}
+    assert anchors == {panel["title"] for panel in shown.values()}
+    for panel in shown.values():
+        content = panel["options"]["content"]
+        assert "**Do**" in content
+        for target in re.findall(r"]\(([^)]*)\)", content):
+            assert target in shown, f"{panel['title']}: {target} leads nowhere in Grafana"
 
 
 def test_the_page_of_metrics_is_made_from_the_code() -> None:

@@ -6,9 +6,9 @@ The short form, part of every test run, has the faults that are seen within a mi
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
-import time
 import urllib.request
 from pathlib import Path
 
@@ -27,7 +27,6 @@ from tests.support.skips import needs_program
 from tests.support.waiting import eventually
 
 pytestmark = [needs_program("prometheus", "prometheus"), pytest.mark.timeout(900)]
-QUICK_ALERTS = ("GausslineLedgerImbalance", "GausslineModelLoadFailure", "GausslineRedisMemory", "GausslineVersionSkew")
 SEEN_WITHIN_S = 60.0
 """Longest time from a fault to its alert."""
 
@@ -66,35 +65,33 @@ def test_panels_have_data_and_quick_faults_are_seen_and_end(
     client.config_set("maxmemory", int(used / 0.88))
     client.hincrby(keys.camera("cam1"), "admitted", 3)
     site.cli("models", "promote", "default", "2", "--force")
-    began = time.monotonic()
-    for alert in (
+    site.fires(
         "GausslineLedgerImbalance",
         "GausslineModelLoadFailure",
         "GausslineRedisMemory",
         "GausslineVersionSkew",
-    ):
-        site.fires(alert, SEEN_WITHIN_S)
-    assert time.monotonic() - began < SEEN_WITHIN_S
+        within_s=SEEN_WITHIN_S,
+    )
     assert "GausslineNoWorker" not in site.firing()
-    client.config_set("maxmemory", 0)
+    client.config_set("maxmemory", 10 * used)
     client.hincrby(keys.camera("cam1"), "admitted", -3)
     site.cli("models", "rollback", "default")
-    for alert in (
+    site.ends(
         "GausslineLedgerImbalance",
         "GausslineModelLoadFailure",
         "GausslineRedisMemory",
         "GausslineVersionSkew",
-    ):
-        site.ends(alert, 30.0)
+        within_s=30.0,
+    )
 
     # No worker: frames wait, and both are said.
     worker.process.send_signal(signal.SIGKILL)
     send(site.cli, parts)
-    site.fires("GausslineNoWorker", SEEN_WITHIN_S)
-    site.fires("GausslineBacklogAge", 30.0)
+    site.fires("GausslineNoWorker", within_s=SEEN_WITHIN_S)
+    site.fires("GausslineBacklogAge", within_s=30.0)
     site.worker(GAUSSLINE_FEATURES="all")
-    site.ends("GausslineNoWorker", 30.0)
-    site.ends("GausslineBacklogAge", 30.0)
+    site.ends("GausslineNoWorker", within_s=30.0)
+    site.ends("GausslineBacklogAge", within_s=30.0)
     assert json.loads(site.cli("ledger", "--json").stdout)["balances"]
 
     send(site.cli, parts)
@@ -103,10 +100,13 @@ def test_panels_have_data_and_quick_faults_are_seen_and_end(
             shown = expression
             for name in ("line", "camera", "model"):
                 shown = shown.replace(f"${name}", ".*")
-            if "max_memory" in shown:
-                continue  # Redis has no limit again: this panel is empty on purpose
-            eventually(lambda shown=shown: site.query(shown), within_s=20.0, what=f"{page.name}: {shown}")  # type: ignore[misc]
+            eventually(lambda shown=shown: has_data(site, shown), within_s=20.0, what=f"{page.name}: {shown}")  # type: ignore[misc]
     client.close()
+
+
+def has_data(site: Site, expression: str) -> bool:
+    """Whether some series has a value; a quantile of nothing is not a number, and no panel shows it."""
+    return any(not math.isnan(float(series["value"][1])) for series in site.query(expression))
 
 
 def cpu_seconds(pid: int) -> float:

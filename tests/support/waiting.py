@@ -10,7 +10,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T], *, within_s: float = 20.0, what: str = "the condition") -> T:
+def eventually(
+    look: Callable[[], T], *, within_s: float = 20.0, what: str = "the condition", every_s: float = 0.01
+) -> T:
     """The first true answer of `look`; AssertionError where none came in time."""
     pause = threading.Event()
     end = time.monotonic() + within_s
@@ -19,4 +21,4 @@ def eventually(look: Callable[[], T], *, within_s: float = 20.0, what: str = "th
         if answer:
             return answer
         assert time.monotonic() < end, f"{what} did not come true within {within_s:g} s"
-        pause.wait(0.01)
+        pause.wait(every_s)

@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import threading
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from gaussline.worker.errors import SettingsError
-from gaussline.worker.telemetry.health import Health
+from gaussline.worker.telemetry.health import Health, InTime, Promptly
 from gaussline.worker.telemetry.logs import STORM_S, LogObserver, configure
 from gaussline.worker.telemetry.server import HealthServer
 
@@ -36,6 +37,35 @@ def test_a_stage_that_does_not_turn_is_stuck() -> None:
     assert health.stuck() == {"intake": 31.0}
     health.turned("intake")
     assert health.stuck() == {}
+
+
+def test_a_question_that_hangs_is_asked_once_and_not_waited_for() -> None:
+    answers, asked = threading.Event(), []
+
+    def question() -> int:
+        asked.append(1)
+        answers.wait(20)
+        return 7
+
+    in_time = InTime(question, timeout_s=0.01)
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            in_time()
+    assert len(asked) == 1
+    answers.set()
+    assert InTime(question, timeout_s=20.0)() == 7
+    assert len(asked) == 2, "an answered question is asked anew"
+
+
+def test_readiness_always_has_a_reason_to_give() -> None:
+    def fails() -> tuple[str, ...]:
+        raise ValueError("no")
+
+    assert Promptly(fails, "late", 20.0)() == ("the check failed: ValueError: no",)
+    assert Promptly(lambda: ["not yet"], "late", 20.0)() == ("not yet",)
+    hanging = threading.Event()
+    assert Promptly(lambda: [str(hanging.wait(20))], "late", 0.01)() == ("late",)
+    hanging.set()
 
 
 def test_a_port_that_is_taken_is_said_plainly() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import time
@@ -15,6 +16,8 @@ from gaussline.worker.settings import Settings
 
 REFRESH_S = 60.0
 """Period after which the exporter looks again: a handshake a scrape would be too many."""
+HANDSHAKE_S = 1.5
+"""Longest wait for the server's: a scrape waits for it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,10 @@ def read_end(path: Path) -> float:
 
 
 class CertificateWatch:
-    """The same, looked at once a minute; what cannot be read is left out, for `gaussline doctor` tells it."""
+    """The same, looked at once a minute. Where a look fails, what the one before it saw stays.
+
+    A certificate that has ended lets nobody connect, so nobody sees it any more: its alert must not end with it.
+    """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
@@ -74,10 +80,8 @@ class CertificateWatch:
         """What is known now."""
         if self._clock() >= self._next_s:
             self._next_s = self._clock() + REFRESH_S
-            try:
+            with contextlib.suppress(SettingsError, BrokerUnavailable):  # `gaussline doctor` tells why
                 self._found = certificates(self._settings)
-            except (SettingsError, BrokerUnavailable):
-                self._found = []
         return self._found
 
 
@@ -88,7 +92,7 @@ def _server_end(settings: Settings, host: str, port: int) -> float:
         if settings.redis_tls_cert is not None:
             context.load_cert_chain(settings.redis_tls_cert, settings.redis_tls_key)
         with (
-            socket.create_connection((host, port), timeout=settings.redis_timeout_s) as plain,
+            socket.create_connection((host, port), timeout=min(HANDSHAKE_S, settings.redis_timeout_s)) as plain,
             context.wrap_socket(plain, server_hostname=host) as secured,
         ):
             shown = secured.getpeercert() or {}

@@ -19,6 +19,8 @@ EPILOG = """Examples:
 
 One exporter a line. It reads what any operator may read, and writes nothing."""
 PORT = 9109
+ANSWER_S = 2.0
+"""Longest look at Redis of one scrape."""
 
 
 def exporter(
@@ -35,7 +37,8 @@ def exporter(
     from gaussline.worker.broker.client import open_redis
     from gaussline.worker.broker.line_state import LineReader, LineState
     from gaussline.worker.commands.checks import port_is_free, redis_is_sound, report
-    from gaussline.worker.telemetry.health import Health, Promptly
+    from gaussline.worker.errors import BrokerUnavailable
+    from gaussline.worker.telemetry.health import Health, InTime, Promptly
     from gaussline.worker.telemetry.line_metrics import LineMetrics
     from gaussline.worker.telemetry.server import HealthServer
 
@@ -45,12 +48,15 @@ def exporter(
         report([port_is_free(settings.http_host, http_port), redis_is_sound(client)])
         return
     reader = LineReader(client, settings.line)
-    one_at_a_time = threading.Lock()
     stopping = threading.Event()
+    # Whoever scrapes gives up after a few seconds, and would be told nothing at all where Redis hangs.
+    state = InTime(reader.read, ANSWER_S)
 
     def read() -> LineState:
-        with one_at_a_time:
-            return reader.read()
+        try:
+            return state()
+        except TimeoutError:
+            raise BrokerUnavailable(f"Redis does not answer within {ANSWER_S:g} s") from None
 
     def ready() -> tuple[str, ...]:
         read()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 from gaussline.worker.engine.observer import Observer
 
@@ -53,8 +54,57 @@ class Health(Observer):
         return {name: age for name, age in ages.items() if age > self._stale_s}
 
 
+Answer = TypeVar("Answer")
+
+
+class InTime(Generic[Answer]):
+    """Asks a question that may hang, and waits no longer than a bound; never more than one question is under way.
+
+    Who asks while one is under way gets its answer too.
+    """
+
+    def __init__(self, question: Callable[[], Answer], timeout_s: float = ANSWER_S) -> None:
+        self._question = question
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._asked: _Asked[Answer] | None = None
+
+    def __call__(self) -> Answer:
+        """The answer. Raises TimeoutError where none came in time, and what the question raises."""
+        with self._lock:
+            if self._asked is None or self._asked.answered.is_set():
+                self._asked = _Asked(self._question)
+                self._asked.start()
+            asked = self._asked
+        if not asked.answered.wait(self._timeout_s):
+            raise TimeoutError
+        return asked.answer()
+
+
+class _Asked(threading.Thread, Generic[Answer]):
+    def __init__(self, question: Callable[[], Answer]) -> None:
+        super().__init__(name="question", daemon=True)
+        self._question = question
+        self._answers: list[Answer] = []
+        self._error: Exception | None = None
+        self.answered = threading.Event()
+
+    def run(self) -> None:
+        try:
+            self._answers.append(self._question())
+        except Exception as error:  # who asks is told
+            self._error = error
+        finally:
+            self.answered.set()
+
+    def answer(self) -> Answer:
+        if self._error is not None:
+            raise self._error
+        return self._answers[0]
+
+
 class Promptly:
-    """Asks a check that may hang, and answers in time all the same; never more than one question is under way.
+    """Asks a readiness check, and always has reasons to give.
 
     Args:
         check: reasons why not; empty where all is well.
@@ -62,35 +112,14 @@ class Promptly:
     """
 
     def __init__(self, check: Callable[[], Sequence[str]], late: str, timeout_s: float = ANSWER_S) -> None:
-        self._check = check
+        self._check = InTime(check, timeout_s)
         self._late = late
-        self._timeout_s = timeout_s
-        self._lock = threading.Lock()
-        self._asked: _Question | None = None
 
     def __call__(self) -> tuple[str, ...]:
         """The reasons."""
-        with self._lock:
-            if self._asked is None or self._asked.answered.is_set():
-                self._asked = _Question(self._check)
-                self._asked.start()
-            asked = self._asked
-        if not asked.answered.wait(self._timeout_s):
-            return (self._late,)
-        return asked.reasons
-
-
-class _Question(threading.Thread):
-    def __init__(self, check: Callable[[], Sequence[str]]) -> None:
-        super().__init__(name="readiness", daemon=True)
-        self._check = check
-        self.reasons: tuple[str, ...] = ()
-        self.answered = threading.Event()
-
-    def run(self) -> None:
         try:
-            self.reasons = tuple(self._check())
+            return tuple(self._check())
+        except TimeoutError:
+            return (self._late,)
         except Exception as error:  # a check that fails is a reason, and who asks must be told
-            self.reasons = (f"the check failed: {type(error).__name__}: {error}",)
-        finally:
-            self.answered.set()
+            return (f"the check failed: {type(error).__name__}: {error}",)

@@ -24,6 +24,8 @@ MAX_CAMERAS = 500
 """Cameras with a label of their own; the names come from outside, and a label set must have an end."""
 OTHER = "other"
 STAGES = ("take", "prepare", "backbone", "score", "settle")
+FAULTS = ("intake", "compute", "settle", "watch", "heartbeat")
+"""Stages that every worker has; the names of others come up with their first fault."""
 HEAT_MAPS = ("stored", "shed", "refused", "failed")
 
 
@@ -101,10 +103,14 @@ class Metrics(Observer):
             "model_load_seconds", "Fetching, checking and warming up a model.", LOAD_BUCKETS, "model"
         )
         self._refused = counter("model_refusals_total", "Versions that could not be used.", "model")
+        # A rate of something that never happened is 0, not absent; and a counter that begins at 1 has no increase.
         for outcome in HEAT_MAPS:
             self._heat_maps.labels(line, outcome)
         for cause in ("crash", "slow"):
-            self._redelivered.labels(line, cause)  # a rate of something that never happened is 0, not absent
+            self._redelivered.labels(line, cause)
+        for stage in FAULTS:
+            self._troubles.labels(line, stage)
+            self._surprises.labels(line, stage)
 
     def watch_held(self, held_bytes: Callable[[], int]) -> None:
         """Ask here for the bytes that are held, at each scrape."""
