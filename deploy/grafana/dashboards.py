@@ -28,7 +28,8 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableRefresh,
 )
 from grafana_foundation_sdk.models.text import TextMode
-from pages import PAGES, Page, Panel
+from pages import PAGES
+from panel import Page, Panel
 from runbooks import place, runbooks
 
 HERE = Path(__file__).parent

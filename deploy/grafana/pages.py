@@ -1,64 +1,10 @@
-"""What the Grafana dashboards show: their panels, as data. `dashboards.py` makes the files of it."""
+"""What the Grafana dashboards show. `dashboards.py` makes the files of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-L = 'line=~"$line"'
-C = 'line=~"$line",camera=~"$camera"'
-M = 'line=~"$line",model=~"$model"'
-FRAMES_A_SECOND = "suffix: frames/s"
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One panel.
-
-    Attributes:
-        queries: (expression, legend); none for a text.
-        warn, bad: thresholds; where `bad` is below `warn`, low values are the bad ones.
-        book: its runbook page.
-    """
-
-    title: str
-    text: str
-    queries: tuple[tuple[str, str], ...]
-    unit: str = "short"
-    kind: str = "timeseries"
-    warn: float | None = None
-    bad: float | None = None
-    book: str | None = None
-    width: int = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One dashboard."""
-
-    uid: str
-    title: str
-    text: str
-    variables: tuple[str, ...]
-    panels: tuple[Panel, ...]
-
-
-def _stat(title: str, text: str, query: str, **more: object) -> Panel:
-    return Panel(title, text, ((query, "{{line}}"),), kind="stat", width=6, **more)  # type: ignore[arg-type]
-
-
-def _graph(title: str, text: str, query: str, legend: str, unit: str = "short", **more: object) -> Panel:
-    return Panel(title, text, ((query, legend),), unit, **more)  # type: ignore[arg-type]
-
-
-def _age(title: str, text: str, query: str, legend: str, warn: float, bad: float, book: str) -> Panel:
-    """Seconds that something is old, and when that is too old."""
-    return _graph(title, text, query, legend, "s", warn=warn, bad=bad, book=book)
-
-
-def _quantile(share: float, metric: str, labels: str, by: str = "le", over: str = "1m") -> str:
-    return f"histogram_quantile({share}, sum by ({by}) (rate({metric}_bucket{{{labels}}}[{over}])))"
-
+from panel import FRAMES_A_SECOND, C, L, M, Page, Panel, age, graph, quantile, stat
 
 LINE = Page(
     "gaussline-line",
@@ -66,7 +12,7 @@ LINE = Page(
     "Is every part judged? How fast? What fails?",
     ("line", "camera"),
     (
-        _stat(
+        stat(
             "Workers",
             "Workers whose heart beats.",
             f"gaussline_line_workers{{{L}}}",
@@ -74,7 +20,7 @@ LINE = Page(
             bad=0.5,
             book="no-worker",
         ),
-        _stat(
+        stat(
             "Off the ledger",
             "Admitted less judged, not judged and in flight: anything but 0 is a fault.",
             f"sum by (line) (abs(gaussline_line_imbalance_frames{{{L}}}))",
@@ -82,7 +28,7 @@ LINE = Page(
             bad=1.0,
             book="ledger-imbalance",
         ),
-        _stat(
+        stat(
             "Oldest frame without a verdict",
             "Age of the oldest frame in flight.",
             f"max by (line) (gaussline_line_backlog_age_seconds{{{L}}})",
@@ -91,7 +37,7 @@ LINE = Page(
             bad=10.0,
             book="backlog-age",
         ),
-        _stat(
+        stat(
             "Redis's memory",
             "Share of maxmemory in use.",
             f"gaussline_line_redis_memory_bytes{{{L}}} / (gaussline_line_redis_max_memory_bytes{{{L}}} > 0)",
@@ -100,7 +46,7 @@ LINE = Page(
             bad=0.85,
             book="redis-memory",
         ),
-        _graph(
+        graph(
             "Frames by decision",
             "Verdicts a second.",
             f"sum by (decision) (rate(gaussline_line_verdicts_total{{{C}}}[1m]))",
@@ -122,16 +68,16 @@ LINE = Page(
             "Time to verdict",
             "From admission, both by Redis's clock; and from capture, by the camera's.",
             (
-                (_quantile(0.5, "gaussline_admission_to_verdict_seconds", L), "from admission, median"),
-                (_quantile(0.99, "gaussline_admission_to_verdict_seconds", L), "from admission, p99"),
-                (_quantile(0.99, "gaussline_capture_to_verdict_seconds", L), "from capture, p99"),
+                (quantile(0.5, "gaussline_admission_to_verdict_seconds", L), "from admission, median"),
+                (quantile(0.99, "gaussline_admission_to_verdict_seconds", L), "from admission, p99"),
+                (quantile(0.99, "gaussline_capture_to_verdict_seconds", L), "from capture, p99"),
             ),
             "s",
             warn=0.25,
             bad=1.0,
             book="latency",
         ),
-        _graph(
+        graph(
             "Failed share by camera",
             "Over two minutes.",
             f"gaussline:failed_share:2m{{{C}}}",
@@ -141,7 +87,7 @@ LINE = Page(
             bad=0.2,
             book="defect-burst",
         ),
-        _graph(
+        graph(
             "Backlog by camera",
             "Encoded bytes without a verdict.",
             f"gaussline_line_backlog_bytes{{{C}}}",
@@ -149,7 +95,7 @@ LINE = Page(
             "bytes",
             book="backlog-age",
         ),
-        _age(
+        age(
             "Silence by camera",
             "Time since a frame was last admitted.",
             f"gaussline_line_silence_seconds{{{C}}}",
@@ -158,14 +104,14 @@ LINE = Page(
             30.0,
             "camera-silent",
         ),
-        _graph(
+        graph(
             "Dead letters",
             "Frames an hour, by reason.",
             f"sum by (reason) (increase(gaussline_line_dead_letter_frames_total{{{L}}}[1h]))",
             "{{reason}}",
             book="dead-letters",
         ),
-        _age(
+        age(
             "Subscribers behind",
             "Age of the oldest verdict that a subscriber has not acknowledged.",
             f"gaussline_line_subscriber_lag_seconds{{{L}}}",
@@ -196,7 +142,7 @@ WORKERS = Page(
     "What workers spend their time on.",
     ("line",),
     (
-        _graph(
+        graph(
             "Device busy",
             "Share of the time that the device computed.",
             f"gaussline:device_busy_share:5m{{{L}}}",
@@ -204,28 +150,28 @@ WORKERS = Page(
             "percentunit",
             book="backlog-age",
         ),
-        _graph(
+        graph(
             "Stages",
             "99th percentile of one turn of a stage.",
-            _quantile(0.99, "gaussline_stage_seconds", L, by="stage, le"),
+            quantile(0.99, "gaussline_stage_seconds", L, by="stage, le"),
             "{{stage}}",
             "s",
             book="latency",
         ),
-        _graph(
+        graph(
             "Batch size",
             "Mean frames of one backbone pass.",
             f"sum(rate(gaussline_batch_frames_sum{{{L}}}[1m])) / sum(rate(gaussline_batch_frames_count{{{L}}}[1m]))",
             "frames",
         ),
-        _graph(
+        graph(
             "Taken",
             "Encoded bytes a second.",
             f"sum by (instance) (rate(gaussline_taken_bytes_total{{{L}}}[1m]))",
             "{{instance}}",
             "Bps",
         ),
-        _graph(
+        graph(
             "Held",
             "Encoded bytes taken and not yet settled.",
             f"sum by (instance) (gaussline_held_bytes{{{L}}})",
@@ -245,7 +191,7 @@ WORKERS = Page(
             "ops",
             book="pending-age",
         ),
-        _age(
+        age(
             "Pending by camera",
             "Age of the oldest message in a worker's hands.",
             f"gaussline_line_pending_age_seconds{{{L}}}",
@@ -263,7 +209,7 @@ WORKERS = Page(
             ),
             "ops",
         ),
-        _graph(
+        graph(
             "Heat maps",
             "A second, by what became of them.",
             f"sum by (outcome) (rate(gaussline_heat_maps_total{{{L}}}[5m]))",
@@ -293,14 +239,14 @@ MODELS = Page(
             "Score over threshold",
             "Median and 99 of 100 of the frames; a median that creeps up is a model that no longer fits.",
             (
-                (_quantile(0.5, "gaussline_score_ratio", M, by="le, model", over="5m"), "{{model}} median"),
-                (_quantile(0.99, "gaussline_score_ratio", M, by="le, model", over="5m"), "{{model}} p99"),
+                (quantile(0.5, "gaussline_score_ratio", M, by="le, model", over="5m"), "{{model}} median"),
+                (quantile(0.99, "gaussline_score_ratio", M, by="le, model", over="5m"), "{{model}} p99"),
             ),
             warn=0.9,
             bad=1.0,
             book="feature-drift",
         ),
-        _graph(
+        graph(
             "P-values up to 5 %",
             "Share of the frames; where parts are good and the model fits it is 5 %.",
             f'sum by (model) (rate(gaussline_p_value_bucket{{le="0.05",{M}}}[15m]))'
@@ -311,7 +257,7 @@ MODELS = Page(
             bad=0.15,
             book="false-positive-drift",
         ),
-        _graph(
+        graph(
             "Drift alarms that stand",
             "By camera and kind; 0 for a model whose learner sees no drift.",
             f"sum by (model, camera, kind) (gaussline_line_drift_alarm{{{M}}})"
@@ -321,7 +267,7 @@ MODELS = Page(
             bad=1.0,
             book="image-drift",
         ),
-        _age(
+        age(
             "Learner behind",
             "Age of the oldest feature event that no checkpoint has read.",
             f"max by (model) (gaussline_line_learner_behind_seconds{{{M}}})",
@@ -330,7 +276,7 @@ MODELS = Page(
             900.0,
             "learner-stalled",
         ),
-        _graph(
+        graph(
             "What became of the learner's frames",
             "Seen, taught, and why the others were not.",
             f"sum by (model, outcome) (gaussline_learner_frames{{{M}}})",
@@ -354,21 +300,21 @@ ROLLOUT = Page(
     "Which version judges where, and what became of new ones.",
     ("line", "model"),
     (
-        _graph(
+        graph(
             "Versions",
             "Where each channel points.",
             f"gaussline_line_model_version{{{M}}}",
             "{{model}}/{{channel}}",
             "none",
         ),
-        _graph(
+        graph(
             "Versions by worker",
             "Workers that score with a version.",
             f"count by (model, channel, version) (gaussline_model_version_info{{{M}}})",
             "{{model}}/{{channel}} {{version}}",
             book="version-skew",
         ),
-        _graph(
+        graph(
             "Stale workers",
             "Living workers that judge by another version than stable.",
             f"gaussline_line_stale_workers{{{M}}}",
@@ -377,7 +323,7 @@ ROLLOUT = Page(
             bad=1.0,
             book="version-skew",
         ),
-        _graph(
+        graph(
             "Refusing workers",
             "Living workers that cannot load the stable version.",
             f"gaussline_line_refusing_workers{{{M}}}",
@@ -386,7 +332,7 @@ ROLLOUT = Page(
             bad=1.0,
             book="model-load-failure",
         ),
-        _graph(
+        graph(
             "Loading a version",
             "Mean time to fetch, check and warm up, since the workers began.",
             f"sum by (model) (gaussline_model_load_seconds_sum{{{M}}})"
@@ -394,13 +340,13 @@ ROLLOUT = Page(
             "{{model}}",
             "s",
         ),
-        _graph(
+        graph(
             "Versions proposed",
             "By the learner within a day, and those that its guard refused.",
             f"sum by (model, result) (increase(gaussline_learner_proposals_total{{{M}}}[1d]))",
             "{{model}} {{result}}",
         ),
-        _graph(
+        graph(
             "Trials ended",
             "Within a day, by how; 0 for a model of which none has ended.",
             f"sum by (model, channel, state) (increase(gaussline_judge_rulings_total{{{M}}}[1d]))"

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from pages import Page, Panel
+from panel import Page, Panel
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 UID = "gaussline-runbooks"

@@ -24,7 +24,7 @@ from gaussline.worker.contract.keys import Keys
 from gaussline.worker.contract.model import Model
 from gaussline.worker.gaussian.calibration import Method, WorkingPoint
 from tests.access.certificates import Authority
-from tests.monitoring.site import Site, free_port
+from tests.monitoring.site import SCRAPE_S, Site, free_port
 from tests.monitoring.test_site import SEEN_WITHIN_S, send
 from tests.support.skips import needs_program, program
 from tests.support.waiting import eventually
@@ -198,7 +198,7 @@ def test_a_sleeping_worker_a_small_budget_a_redis_that_hangs_and_lost_verdicts(
 ) -> None:
     names = ("LINE_BUDGET", "CAMERA_BUDGET", "MESSAGE_MAX")
     small = {f"GAUSSLINE_{name}_BYTES": "20000" for name in names}
-    with EmbeddedRedis() as server, Site(server, tmp_path, **small) as site:
+    with EmbeddedRedis() as server, Site(server, tmp_path, SCRAPE_S, **small) as site:
         client = connect(site.cli.url)
         site.cli("models", "import", str(model_file))
         site.cli("models", "promote", "default", "1")

@@ -84,11 +84,11 @@ def test_every_alert_is_tested_and_has_its_page() -> None:
 
 def waited_for(method: str) -> set[str]:
     """Alerts that tests of a real line wait for, by `site.fires` or `site.ends`."""
-    found = set()
+    found: set[str] = set()
     for path in Path(__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == method:
-                found |= {each.value for each in node.args if isinstance(each, ast.Constant)}
+                found |= {str(each.value) for each in node.args if isinstance(each, ast.Constant)}
     return found
 
 

@@ -51,7 +51,12 @@ def test_threads_lose_nothing_and_a_reader_sees_whole_batches() -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    writers = [threading.Thread(target=lambda: [tally.count([0.0, 2.0]) for _ in range(3_000)]) for _ in range(4)]
+
+    def write() -> None:
+        for _ in range(3_000):
+            tally.count([0.0, 2.0])
+
+    writers = [threading.Thread(target=write) for _ in range(4)]
     for writer in writers:
         writer.start()
     for writer in writers:

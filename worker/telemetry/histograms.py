@@ -15,7 +15,6 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
-from prometheus_client.utils import floatToGoString
 
 
 class Histograms(Collector):
@@ -66,7 +65,7 @@ class Tally:
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = tuple(bounds)
-        self._names = [floatToGoString(bound) for bound in (*bounds, float("inf"))]
+        self._names = [*(str(float(bound)) for bound in bounds), "+Inf"]
         self._counts = [0] * len(self._names)
         self._exemplars: list[Exemplar | None] = [None] * len(self._names)
         self._sum = 0.0
