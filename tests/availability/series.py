@@ -66,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
             for problem in problems(row):
                 progress.console.print(f"{fault}, {wait} WAIT: {problem}", markup=False, highlight=False)
     console.print(table(rows, f"failovers of a {options.topology} set"))
+    options.output.with_suffix(".md").write_text(markdown(rows), "utf-8")
     console.print(f"{time.monotonic() - begin:.0f} s; one JSON line a row in {options.output}", highlight=False)
     return 1 if any(problems(row) for row in rows) else 0
 
@@ -107,3 +108,9 @@ def table(rows: list[dict[str, Any]], title: str) -> Table:
     for row in rows:
         shown.add_row(*cells(row))
     return shown
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """For a page."""
+    lines = ["| " + " | ".join(HEAD) + " |", "|---|---|" + "---:|" * (len(HEAD) - 2)]
+    return "\n".join([*lines, *("| " + " | ".join(cells(row)) + " |" for row in rows)]) + "\n"

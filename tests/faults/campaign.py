@@ -58,5 +58,9 @@ def describe(result: Result) -> dict[str, Any]:
         "restarted_s": [round(value, 3) for value in result.restarted_s],
         "reasons": dict(result.reasons),
         "counts": dict(Counter(finding.fault.value for finding in result.findings)),
+        "power_cuts": result.taken.cuts,
+        "lost_within_s": result.taken.lost_within_s,
+        "doubled_within_s": result.taken.doubled_within_s,
         "findings": [str(finding) for finding in shortened(result.findings)],
+        "broken": [str(finding) for finding in shortened(result.taken.broken)],
     }

@@ -60,6 +60,7 @@ class History:
     Attributes:
         offered: by token.
         told: tokens whose producer was told "admitted", with the frame's id.
+        told_at: when it was told so, in microseconds since the Unix epoch.
         dropped: tokens whose producer was told that they are not in.
         verdicts: every entry of the verdict stream, in its order: (entry id, verdict).
         letters: every dead letter.
@@ -73,6 +74,7 @@ class History:
 
     offered: Mapping[int, Offer] = field(default_factory=dict)
     told: Mapping[int, str] = field(default_factory=dict)
+    told_at: Mapping[int, int] = field(default_factory=dict)
     dropped: frozenset[int] = frozenset()
     verdicts: Sequence[tuple[str, Mapping[str, Any]]] = ()
     letters: Sequence[DeadLetter] = ()

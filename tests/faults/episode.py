@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gaussline.worker.broker.dead_letters import DeadLetters
+from gaussline.worker.broker.exactly_once import entry_order
 from gaussline.worker.contract.clock import from_text
 from gaussline.worker.contract.dead_letter import DeadLetter
 from gaussline.worker.contract.verdict import Reason
@@ -17,6 +18,7 @@ from tests.faults.catalogue import CATALOGUE, Undo
 from tests.faults.checker import Fault, Finding, History, Offer, check
 from tests.faults.frames import Kind
 from tests.faults.plan import Plan
+from tests.faults.power_cut import Taken, explain
 from tests.faults.stage import SUBSCRIBER, Stage
 
 SETTLE_S: Final = 30.0
@@ -43,6 +45,8 @@ class Result:
     """What an episode came to.
 
     Attributes:
+        findings: everything that is not as it should be.
+        taken: what of it a power cut explains; `taken.broken` is what breaks a promise.
         recovered_s: from the SIGKILL of a worker to the verdict of the last frame that it held, one a kill.
         restarted_s: from Redis being ready again to the first verdict, one a restart with frames waiting.
         settled_s: from the last fault's end to the last verdict.
@@ -50,6 +54,7 @@ class Result:
 
     plan: Plan
     findings: tuple[Finding, ...]
+    taken: Taken
     admitted: int
     verdicts: int
     duplicates: int
@@ -72,10 +77,12 @@ def run(stage: Stage, settle_s: float = SETTLE_S) -> Result:
     settled = time.monotonic()
     history = gather(stage, imbalances)
     findings = (*stuck, *check(history))
+    taken = explain(history, findings, stage.cuts_us)
     ledger = history.ledger
     return Result(
         plan=stage.plan,
         findings=findings,
+        taken=taken,
         admitted=sum(row.admitted for row in ledger),
         verdicts=len(history.verdicts),
         duplicates=sum(row.duplicates for row in ledger),
@@ -83,7 +90,7 @@ def run(stage: Stage, settle_s: float = SETTLE_S) -> Result:
         settled_s=settled - healed,
         recovered_s=_recovered(stage, history),
         restarted_s=_restarted(stage, history),
-        logs=stage.logs() if findings else "",
+        logs=stage.logs() if taken.broken else "",
         reasons=_reasons(history),
     )
 
@@ -141,10 +148,11 @@ def _waiting_for(stage: Stage, imbalances: list[str]) -> str:
     last = stage.last_verdict()
     if last is None:
         return "Redis does not answer"
-    if stage.collector.position != last:
+    # Not "at" it: a power cut may have taken the stream's end, which both have seen.
+    if entry_order(stage.collector.position) < entry_order(last):
         return f"the checker's collector stands at {stage.collector.position}, the stream at {last}"
     cursor = stage.cursor(SUBSCRIBER)
-    if cursor != last:
+    if cursor is None or entry_order(cursor) < entry_order(last):
         return f"the subscriber stands at {cursor}, the stream at {last}"
     return ""
 
@@ -153,6 +161,7 @@ def gather(stage: Stage, imbalances: list[str]) -> History:
     """The history of what was said and seen."""
     offered: dict[int, Offer] = {}
     told: dict[int, str] = {}
+    told_at: dict[int, int] = {}
     dropped: set[int] = set()
     kinds_at: dict[int, int] = {}
     for camera, line in stage.journals("produce"):
@@ -162,6 +171,7 @@ def gather(stage: Stage, imbalances: list[str]) -> History:
                 offered[line["offer"] + place] = Offer(camera, Kind(kind))
         elif "told" in line and line["status"] == "admitted":
             told |= {line["told"] + place: name for place, name in enumerate(line["ids"])}
+            told_at |= {line["told"] + place: line["at_us"] for place in range(len(line["ids"]))}
         elif "told" in line:
             dropped |= set(range(line["told"], line["told"] + kinds_at[line["told"]]))
     seen: dict[str, list[tuple[str, str]]] = {}
@@ -178,6 +188,7 @@ def gather(stage: Stage, imbalances: list[str]) -> History:
     return History(
         offered=offered,
         told=told,
+        told_at=told_at,
         dropped=frozenset(dropped),
         verdicts=list(stage.collector.entries),
         letters=_letters(stage),

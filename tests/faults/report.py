@@ -27,7 +27,7 @@ def _mixed(results: Sequence[dict[str, Any]]) -> str:
 
 def _numbers(own: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     settled = [line["settled_s"] for line in own]
-    found = sum(bool(line["findings"]) for line in own)
+    found = sum(bool(line["broken"]) for line in own)
     return (
         str(sum(line["admitted"] for line in own)),
         str(_count(own, "lost")),
@@ -45,20 +45,31 @@ def _count(own: Sequence[dict[str, Any]], kind: str) -> int:
 HEAD = ("fault", "alone", "mixed", "frames", "lost", "doubled", "findings", "settled s, median", "most")
 
 
+def notes(results: Sequence[dict[str, Any]]) -> Iterable[str]:
+    """What the rows do not say: how soon it went on, and what power cuts took."""
+    for name, key in (("killed worker's frames judged after", "recovered_s"), ("first verdict after", "restarted_s")):
+        values = sorted(value for line in results for value in line[key])
+        if values:
+            yield f"{name}: median {statistics.median(values):.2f} s, most {values[-1]:.2f} s ({len(values)} times)"
+    cuts = sum(line["power_cuts"] for line in results)
+    if cuts:
+        yield f"power cuts: {cuts}"
+    for name, key in (
+        ("lost frames were admitted", "lost_within_s"),
+        ("doubled ones first judged", "doubled_within_s"),
+    ):
+        within = [line[key] for line in results if line[key] is not None]
+        if within:
+            yield f"{name} within {max(within):.2f} s of a power cut ({len(within)} episodes)"
+
+
 def table(results: Sequence[dict[str, Any]]) -> Table:
     """For a terminal."""
-    shown = Table(title="fault episodes")
+    shown = Table(title="fault episodes", caption="\n".join(notes(results)))
     for name in HEAD:
         shown.add_column(name, justify="left" if name == "fault" else "right")
     for row in rows(results):
         shown.add_row(*row)
-    for name, key in (("killed worker's frames judged after", "recovered_s"), ("first verdict after", "restarted_s")):
-        values = sorted(value for line in results for value in line[key])
-        if values:
-            shown.caption = (
-                f"{shown.caption or ''}{name}: median {statistics.median(values):.2f} s, most {values[-1]:.2f} s "
-                f"({len(values)})\n"
-            )
     return shown
 
 
@@ -66,4 +77,5 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
     """For a page."""
     lines = ["| " + " | ".join(HEAD) + " |", "|---|" + "---:|" * (len(HEAD) - 1)]
     lines += ["| " + " | ".join(row) + " |" for row in rows(results)]
-    return "\n".join(lines)
+    lines += ["", *(f"- {note}" for note in notes(results))]
+    return "\n".join(lines) + "\n"

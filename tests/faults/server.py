@@ -39,6 +39,9 @@ class Server:
         )
         self.up = False
         self.stopped = False
+        self.cuts_us: list[int] = []
+        """When it lost what was not synced yet: microseconds since the Unix epoch."""
+        self._full_since_us = 0
         self._sizes: deque[tuple[float, Path, int]] = deque(maxlen=500)
         self._ending = threading.Event()
         if appendfsync == "everysec":
@@ -68,9 +71,14 @@ class Server:
         if not self.up:
             self.redis.start()
             self.up = True
+            self._full_since_us = 0
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """SIGKILL; a power cut where the file is not synced at each write."""
+        if self.redis.appendfsync == "everysec":
+            # On a full disk nothing was written since it filled up: what was answered at that moment goes too.
+            self.cuts_us += [self._full_since_us] if self._full_since_us else []
+            self.cuts_us.append(_now_us())
         self.redis.kill()
         self.up = self.stopped = False
         if self.redis.appendfsync == "everysec":
@@ -86,6 +94,7 @@ class Server:
 
     def fill_disk(self, room: int) -> None:
         """No file of it may grow beyond the append-only file's size and `room` bytes more."""
+        self._full_since_us = _now_us()
         size = max((file.stat().st_size for file in (self.redis.folder / "appendonlydir").iterdir()), default=0)
         resource.prlimit(self.redis.pid, resource.RLIMIT_FSIZE, (size + room, resource.RLIM_INFINITY))
 
@@ -95,6 +104,7 @@ class Server:
             self.kill()  # which only puts it down
         elif self.up:
             resource.prlimit(self.redis.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        self._full_since_us = 0
         self.start()
 
     def close(self) -> None:
@@ -104,6 +114,10 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.redis.pid, signal.SIGCONT)
         self.redis.stop()
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def _ended(pid: int) -> bool:

@@ -13,13 +13,16 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
+from gaussline.worker.broker.admission import Admission
 from gaussline.worker.broker.client import connect, time_us
+from gaussline.worker.broker.heartbeat import Heartbeat
 from gaussline.worker.broker.ledger import Ledger, read_ledger
 from gaussline.worker.broker.verdicts import Verdicts
 from gaussline.worker.contract.frame import frame_id
 from gaussline.worker.contract.keys import Keys
 from gaussline.worker.errors import BrokerError, BrokerUnavailable, NotFound
 from tests.faults.plan import LOAD_S, Plan
+from tests.faults.power_cut import WINDOW_S
 from tests.faults.roles import SLOW_CLAIM_AFTER_S
 from tests.faults.server import Server
 from tests.faults.zygote import Process, Zygote
@@ -91,8 +94,11 @@ class Stage:
             self._proxy_context.enter_context(Proxy(server.redis.url.removeprefix("unix://"))) if plan.proxied else None
         )
         self.url = self.proxy.url if self.proxy else server.redis.url
+        if server.redis.appendfsync == "everysec":
+            self._grow_old()
         self.collector = Collector(server.redis.url, self.line)
         Verdicts(self.client, self.line).register(SUBSCRIBER)
+        self._cuts_before = len(server.cuts_us)
         self.kills: list[tuple[int, frozenset[str]]] = []
         self.restarts: list[int] = []
         self.crashes: list[str] = []
@@ -101,6 +107,14 @@ class Stage:
         self.workers = [self.spawn_worker(first=number == 0) for number in range(plan.workers)]
         self.subscriber = self.spawn_subscriber()
         self.producers: list[Process | None] = [self.spawn_producer(camera) for camera in range(plan.cameras)]
+
+    def _grow_old(self) -> None:
+        """A line that has been there for a while: no power cut can take its cameras, or that it ever had a worker."""
+        for camera in range(self.plan.cameras):
+            budgets = {"camera_budget_bytes": 1, "line_budget_bytes": 1}
+            Admission(self.client, self.line, f"cam{camera}", **budgets).open()
+        Heartbeat(self.client, self.line, "before").beat()
+        threading.Event().wait(WINDOW_S)
 
     # --- processes ---------------------------------------------------------------------------------------------------
     def _spawn(self, role: str, name: str, **arguments: Any) -> Process:
@@ -225,6 +239,11 @@ class Stage:
             ready_us = time_us(self.client)
             if read_ledger(self.client, self.line).in_flight:
                 self.restarts.append(ready_us)
+
+    @property
+    def cuts_us(self) -> list[int]:
+        """When the server's machine lost its power, by our clock."""
+        return self.server.cuts_us[self._cuts_before :]
 
     # --- looking -----------------------------------------------------------------------------------------------------
     def ledger(self) -> Ledger | None:

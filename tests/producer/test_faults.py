@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 import threading
@@ -223,6 +224,26 @@ def test_a_killed_redis_comes_back_with_every_admitted_frame(tmp_path: Path) -> 
         client.close()
     finally:
         server.stop()
+
+
+def test_no_epoch_is_given_twice_though_redis_forgot_the_newest_ones(tmp_path: Path) -> None:
+    """Not even to a producer that knows of none: a frame with the id of another would pass for its repetition."""
+    with EmbeddedRedis(tmp_path / "data") as server:
+        with Producer("cam1", redis_url=server.url) as producer:
+            producer.send(JPEG)
+        (file,) = (server.folder / "appendonlydir").glob("*.incr.aof")
+        synced = file.stat().st_size
+        with Producer("cam1", redis_url=server.url) as producer:
+            taken, its_epoch = producer.send(JPEG).id, producer.epoch
+        server.kill()
+        os.truncate(file, synced)  # what a power cut leaves with everysec
+        server.start()
+        with Producer("cam1", redis_url=server.url) as producer:
+            assert producer.send(JPEG).id != taken
+            assert producer.epoch > its_epoch
+            epoch = producer.epoch
+        with Producer("cam1", redis_url=server.url) as producer:
+            assert producer.epoch == epoch + 1, "far away once a start, and not at each opening"
 
 
 def test_a_killed_producer_loses_no_new_frame_as_a_duplicate(line: Line) -> None:

@@ -58,7 +58,7 @@ class Keys:
         return self.prefix + "cameras"
 
     def camera(self, camera: str) -> str:
-        """Hash: epoch, last_seq, last_id, bytes and the ledger's columns of one camera."""
+        """Hash: epoch, boot, last_seq, last_id, bytes and the ledger's columns of one camera."""
         return f"{self.prefix}camera:{camera}"
 
     def recent(self, camera: str) -> str:

@@ -2,6 +2,11 @@
 -- KEYS: camera hash, cameras hash, events stream, recent zset
 -- ARGV: camera name, JSON settings for a camera that is new
 -- Returns: the epoch.
+--
+-- An epoch is never given twice: frames are named by it. A server that was started again, or that took another one's place,
+-- may have forgotten the newest ones, whose verdicts somebody has read. So the first epoch there is far beyond the last one
+-- that it knows of: further than anybody opens a camera within what a power cut or a failover takes.
+local FAR = 1000
 -- Names become keys, labels and files: what is none is refused at the door.
 if #ARGV[1] > 64 or not string.match(ARGV[1], '^[%w][%w._-]*$') then
   return redis.error_reply('ERR this is no camera name')
@@ -17,7 +22,10 @@ if wrong then return wrong end
 -- Taking away goes first: it is allowed at a full maxmemory, and makes the writes after it allowed too. A producer may start
 -- then, and is told "busy".
 redis.call('HDEL', KEYS[1], 'last_seq')
-local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
+local boot = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or ''
+local opened_at = redis.call('HGET', KEYS[1], 'boot')
+local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', opened_at and opened_at ~= boot and FAR or 1)
+redis.call('HSET', KEYS[1], 'boot', boot)
 redis.call('DEL', KEYS[4])
 if redis.call('HSETNX', KEYS[2], ARGV[1], ARGV[2]) == 1 then
   redis.call('XADD', KEYS[3], 'MAXLEN', '~', '1000', '*', 'kind', 'camera', 'name', ARGV[1])
