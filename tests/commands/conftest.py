@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gaussline.producer.sources.synthetic import SyntheticParts, write_folder
-from gaussline.worker.broker.embedded import EmbeddedRedis
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.learning.dataset import read_dataset
 from gaussline.worker.learning.fit import FitOptions, fit_model
 from gaussline.worker.learning.pipeline import BackboneOptions, read_features
-from tests.broker.way import Way
-from tests.support.cli import Cli
+from tests.support.lines import cli, server, way
 
-_lines = itertools.count()
-
-
-@pytest.fixture(scope="package")
-def server() -> Iterator[EmbeddedRedis]:
-    """One server for all tests of this folder."""
-    with EmbeddedRedis() as running:
-        yield running
-
-
-@pytest.fixture
-def cli(server: EmbeddedRedis) -> Iterator[Cli]:
-    """The command line of a line of its own."""
-    line = Cli(server.url, f"line{next(_lines)}")
-    yield line
-    line.close()
-
-
-@pytest.fixture
-def way(cli: Cli) -> Iterator[Way]:
-    """The same line, without the command line."""
-    opened = Way(cli.url, cli.line)
-    yield opened
-    opened.close()
+__all__ = ["cli", "server", "way"]
 
 
 @pytest.fixture(scope="package")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import random
@@ -11,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -21,21 +20,6 @@ from gaussline.worker.telemetry.health import Health
 from tests.broker.way import Way
 from tests.engine.judges import ScriptedJudge, make_worker
 from tests.support.waiting import eventually
-
-_lines = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis() as running:
-        yield running
-
-
-@pytest.fixture
-def way(server: EmbeddedRedis) -> Iterator[Way]:
-    line = Way(server.url, f"lanes{next(_lines)}")
-    yield line
-    line.close()
 
 
 def admit(way: Way, count: int, cameras: int = 3) -> None:

@@ -2,27 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from tests.support.lines import server, way
 
-import pytest
-
-from gaussline.worker.broker.embedded import EmbeddedRedis
-from tests.broker.way import Way
-
-_lines = itertools.count()
-
-
-@pytest.fixture(scope="package")
-def server() -> Iterator[EmbeddedRedis]:
-    """One server for all tests of this folder."""
-    with EmbeddedRedis() as running:
-        yield running
-
-
-@pytest.fixture
-def way(server: EmbeddedRedis) -> Iterator[Way]:
-    """An empty line on it."""
-    line = Way(server.url, f"line{next(_lines)}")
-    yield line
-    line.close()
+__all__ = ["server", "way"]

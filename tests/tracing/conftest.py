@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import itertools
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,25 +11,9 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from gaussline.worker.broker.embedded import EmbeddedRedis
-from tests.broker.way import Way
+from tests.support.lines import server, way
 
-_lines = itertools.count()
-
-
-@pytest.fixture(scope="package")
-def server() -> Iterator[EmbeddedRedis]:
-    """One server for all tests of this folder."""
-    with EmbeddedRedis() as running:
-        yield running
-
-
-@pytest.fixture
-def way(server: EmbeddedRedis) -> Iterator[Way]:
-    """An empty line on it."""
-    line = Way(server.url, f"traced{next(_lines)}")
-    yield line
-    line.close()
+__all__ = ["Collector", "Memory", "collector", "memory", "server", "way"]
 
 
 class Memory(InMemorySpanExporter):

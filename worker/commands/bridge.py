@@ -79,17 +79,8 @@ def webhook(
     from gaussline.worker.bridge.webhook import Webhook, WebhookPlace
     from gaussline.worker.commands.bridge_run import Errand
 
-    settings = load_settings(
-        bridge_url=url,
-        bridge_name=name,
-        bridge_token_file=token_file,
-        bridge_sign_key_file=sign_key_file,
-        bridge_ca_file=ca_file,
-        bridge_cert_file=cert_file,
-        bridge_key_file=key_file,
-        redis_url=redis_url,
-        line=line,
-    )
+    own = {"bridge_token_file": token_file, "bridge_sign_key_file": sign_key_file}
+    settings = _settings(url, name, (ca_file, cert_file, key_file), redis_url, line, **own)
     token = read_secret("bridge_token_file", settings.bridge_token_file)
     sign_key = read_secret("bridge_sign_key_file", settings.bridge_sign_key_file)
     place = WebhookPlace(_url(settings), _tls(settings), token, sign_key, settings.bridge_timeout_s)
@@ -123,18 +114,8 @@ def mqtt(
     from gaussline.worker.bridge.mqtt import Mqtt, MqttPlace
     from gaussline.worker.commands.bridge_run import Errand
 
-    settings = load_settings(
-        bridge_url=url,
-        bridge_name=name,
-        bridge_topic=topic,
-        bridge_user=user,
-        bridge_password_file=password_file,
-        bridge_ca_file=ca_file,
-        bridge_cert_file=cert_file,
-        bridge_key_file=key_file,
-        redis_url=redis_url,
-        line=line,
-    )
+    own = {"bridge_topic": topic, "bridge_user": user, "bridge_password_file": password_file}
+    settings = _settings(url, name, (ca_file, cert_file, key_file), redis_url, line, **own)
     password = read_secret("bridge_password_file", settings.bridge_password_file)
     place = MqttPlace(
         _url(settings),
@@ -180,19 +161,9 @@ def opcua(
     from gaussline.worker.bridge.opcua import OpcUa, OpcUaPlace
     from gaussline.worker.commands.bridge_run import Errand
 
-    settings = load_settings(
-        bridge_url=url,
-        bridge_name=name,
-        bridge_node=node,
-        bridge_ack_node=ack_node,
-        bridge_user=user,
-        bridge_password_file=password_file,
-        bridge_ca_file=ca_file,
-        bridge_cert_file=cert_file,
-        bridge_key_file=key_file,
-        redis_url=redis_url,
-        line=line,
-    )
+    own = {"bridge_node": node, "bridge_ack_node": ack_node}
+    login = {"bridge_user": user, "bridge_password_file": password_file}
+    settings = _settings(url, name, (ca_file, cert_file, key_file), redis_url, line, **own, **login)
     if settings.bridge_node is None:
         raise SettingsError("bridge_node is not set: name the node to write to, such as --node 'ns=2;s=Verdict'")
     password = read_secret("bridge_password_file", settings.bridge_password_file)
@@ -231,6 +202,19 @@ def dead(
         verdict = letter.body.decode("utf-8", "replace")
         text = json.dumps({**said, "verdict": verdict}) if as_json else f"{letter.id}  {letter.why}"
         out().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _settings(
+    url: str | None,
+    name: str | None,
+    tls: tuple[Path | None, Path | None, Path | None],
+    redis_url: str | None,
+    line: str | None,
+    **own: Path | str | None,
+) -> Settings:
+    """The settings of a bridge: what all kinds take, and what this one has besides. Raises SettingsError."""
+    files = dict(zip(("bridge_ca_file", "bridge_cert_file", "bridge_key_file"), tls, strict=True))
+    return load_settings(bridge_url=url, bridge_name=name, redis_url=redis_url, line=line, **files, **own)
 
 
 def _url(settings: Settings) -> str:
