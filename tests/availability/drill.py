@@ -1,7 +1,7 @@
 """A drill: a line under load whose master fails again and again, and a count of what was lost and doubled.
 
 kill      SIGKILL of the master
-lag       the replicas stand still for a while, then the master is killed: what they did not copy is gone
+lag       the replicas get nothing for a while, then the master is killed: what they did not copy is gone
 stop      the master hangs (SIGSTOP) until another has taken its place, then goes on
 cut_off   Sentinels and replicas lose the master, its clients do not: it goes on beside its successor for a while
 switch    a failover on purpose (SENTINEL FAILOVER, CLUSTER FAILOVER)
@@ -28,6 +28,7 @@ from gaussline.worker.broker.verdicts import Verdicts
 from gaussline.worker.contract.clock import from_text
 from gaussline.worker.errors import BrokerError
 from tests.faults.zygote import Process, Zygote
+from tests.support.proxy import Proxy
 from tests.support.redis_node import Node
 from tests.support.replicated import ClusterSet, SentinelSet, Topology
 from tests.support.waiting import eventually
@@ -188,36 +189,51 @@ class Drill:
         assert old is not None
         failover = Failover(fault, _now_us())
         self._failovers.append(failover)
-        heal = getattr(self, f"_{fault}")(old)
-        eventually(lambda: self.topology.master() not in (None, old), within_s=30.0, what=f"another master ({fault})")
-        self.await_verdicts(len(self.entries) + 20)
-        heal()
+        with contextlib.ExitStack() as stack:
+            heal = getattr(self, f"_{fault}")(old, stack)
+            eventually(lambda: self.topology.master() not in (None, old), within_s=30.0, what=f"a master after {fault}")
+            self.await_verdicts(len(self.entries) + 20)
+            heal()
         self.topology.restart()
         failover.over_us = _now_us()
         return failover
 
-    def _kill(self, old: Node) -> Callable[[], None]:
+    def _kill(self, old: Node, stack: contextlib.ExitStack) -> Callable[[], None]:
         old.signal(signal.SIGKILL)
         return _nothing
 
-    def _lag(self, old: Node) -> Callable[[], None]:
-        end = time.monotonic() + LAG_S
-        while time.monotonic() < end:
-            old.client().client_kill_filter(_type="replica")
-            threading.Event().wait(0.05)
+    def _lag(self, old: Node, stack: contextlib.ExitStack) -> Callable[[], None]:
+        if isinstance(self.topology, SentinelSet):
+            # Replicas that go away are seen, and a master without any takes no writes: these stay, and get nothing.
+            self._lossy(old, stack).mute = True
+        else:
+            assert isinstance(self.topology, ClusterSet)
+            self.topology.refuse_replicas(old)
+        threading.Event().wait(LAG_S)
         old.signal(signal.SIGKILL)
         self._failovers[-1].at_us = _now_us()
+        stack.close()
         return _nothing
 
-    def _stop(self, old: Node) -> Callable[[], None]:
+    def _lossy(self, old: Node, stack: contextlib.ExitStack) -> Proxy:
+        """What stands between the master and its replicas; the line has got over their being led there."""
+        assert isinstance(self.topology, SentinelSet)
+        proxy = stack.enter_context(self.topology.lossy(old))
+        self.await_verdicts(len(self.entries) + 20)
+        return proxy
+
+    def _stop(self, old: Node, stack: contextlib.ExitStack) -> Callable[[], None]:
         old.signal(signal.SIGSTOP)
         return lambda: old.signal(signal.SIGCONT)
 
-    def _cut_off(self, old: Node) -> Callable[[], None]:
+    def _cut_off(self, old: Node, stack: contextlib.ExitStack) -> Callable[[], None]:
         assert isinstance(self.topology, SentinelSet)
-        return self.topology.cut_off(old)
+        proxy = self._lossy(old, stack)
+        proxy.mute = proxy.deaf = True
+        self._failovers[-1].at_us = _now_us()
+        return self.topology.lose_sight(old)
 
-    def _switch(self, old: Node) -> Callable[[], None]:
+    def _switch(self, old: Node, stack: contextlib.ExitStack) -> Callable[[], None]:
         self.topology.switch()
         return _nothing
 

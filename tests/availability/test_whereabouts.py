@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from gaussline.worker.broker.address import Node
-from gaussline.worker.broker.whereabouts import Sentinels, SlotOwner, slot_of
+from gaussline.worker.broker.whereabouts import LOOK_AGAIN_S, Sentinels, SlotOwner, slot_of
 
 OLD, NEW, NEWER = ("old", 1), ("new", 2), ("newer", 3)
 
@@ -144,3 +144,62 @@ def test_another_node_is_asked_after_one_was_wrong() -> None:
 def test_a_slot_without_owner_is_an_outage() -> None:
     with pytest.raises(redis.exceptions.ConnectionError, match=f"slot {SLOT} has no owner"):
         owners({NEW: ClusterNode([[0, SLOT - 1, [b"x", 9, b"id"]]])}, NEW).find()
+
+
+def test_who_stays_connected_asks_again_after_a_while() -> None:
+    """An old master that only we still reach answers every reading, and never says that it is none."""
+    now_s = 100.0
+    three = [Sentinel(OLD) for _ in range(3)]
+    opened = [("s", place) for place in range(3)]
+    where = Sentinels(opened, "main", lambda _, port: three[port], monotonic=lambda: now_s)
+    where.find()
+    generation, asked = where.generation, sum(one.asked for one in three)
+    for one in three:
+        one.master, one.epoch = NEW, 1
+    where.look_again()
+    assert (where.generation, where.moves, sum(one.asked for one in three)) == (generation, 0, asked)
+    now_s += LOOK_AGAIN_S
+    where.look_again()
+    assert (where.generation, where.moves) == (generation + 1, 1)
+    assert where.find() == NEW
+
+
+def test_a_sentinel_that_was_cut_off_with_the_old_master_leads_nobody_back() -> None:
+    now_s = 0.0
+    stale, second, third = Sentinel(OLD, 1), Sentinel(NEW, 2), Sentinel(NEW, 2)
+    three = [stale, second, third]
+    opened = [("s", place) for place in range(3)]
+    where = Sentinels(opened, "main", lambda _, port: three[port], monotonic=lambda: now_s)
+    assert where.find() == NEW
+    generation = where.generation
+    second.master = third.master = None
+    now_s += 2 * LOOK_AGAIN_S
+    where.look_again()
+    assert (where.generation, where.moves) == (generation, 0)
+
+
+def test_asking_again_in_vain_changes_nothing_and_takes_little_time() -> None:
+    now_s = 0.0
+
+    class Slow(Sentinel):
+        def sentinel_master(self, name: str) -> Mapping[str, Any]:
+            nonlocal now_s
+            now_s += 1.0 if self.master is None else 0.0
+            return super().sentinel_master(name)
+
+    three = [Slow(OLD) for _ in range(3)]
+    opened = [("s", place) for place in range(3)]
+    where = Sentinels(opened, "main", lambda _, port: three[port], monotonic=lambda: now_s)
+    where.find()
+    generation = where.generation
+    for one in three:
+        one.master = None
+    began_s = now_s
+    waited_s = 0.0
+    for _ in range(1000):
+        now_s += 0.1
+        waited_s -= now_s
+        where.look_again()
+        waited_s += now_s
+    assert where.generation == generation
+    assert 0 < waited_s < 0.1 * (now_s - began_s)

@@ -10,14 +10,14 @@ from types import TracebackType
 
 
 class Proxy:
-    """Listens on 127.0.0.1 and passes bytes on to a Redis on a Unix socket.
+    """Listens on 127.0.0.1 and passes bytes on to a Redis.
 
     Args:
-        socket_path: the server's Unix socket.
+        place: the server's Unix socket, or its host and port.
     """
 
-    def __init__(self, socket_path: str) -> None:
-        self._path = socket_path
+    def __init__(self, place: str | tuple[str, int]) -> None:
+        self._place = place
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._clients: set[socket.socket] = set()
@@ -33,6 +33,8 @@ class Proxy:
         """How fast bytes are passed on, in both directions; 0 is as fast as they come."""
         self.mute = False
         """Swallow every answer; the connection stays."""
+        self.deaf = False
+        """Swallow every request; the connection stays."""
         self.lost = 0
         self.torn = 0
         self._ending = threading.Event()
@@ -40,9 +42,14 @@ class Proxy:
         self._accepting = threading.Thread(target=self._accept, daemon=True)
 
     @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._listener.getsockname()[1])
+
+    @property
     def url(self) -> str:
         """What a client connects to."""
-        return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        return f"redis://127.0.0.1:{self.port}/0"
 
     def go_away(self) -> None:
         """Cut every connection and answer new ones by closing them."""
@@ -71,7 +78,7 @@ class Proxy:
     def heal(self) -> None:
         """Pass everything on at once again."""
         self.delay_s = self.bytes_per_s = 0.0
-        self.mute = False
+        self.mute = self.deaf = False
         self.lose_reply = lambda: False
         self.tear_request = lambda size: None
         self.come_back()
@@ -111,9 +118,9 @@ class Proxy:
                 if self._away:
                     client.close()
                     continue
-                server = socket.socket(socket.AF_UNIX)
+                server = socket.socket(socket.AF_UNIX if isinstance(self._place, str) else socket.AF_INET)
                 try:
-                    server.connect(self._path)
+                    server.connect(self._place)
                 except OSError:
                     client.close()
                     server.close()
@@ -157,6 +164,8 @@ class _Pair:
                     _send(self._server, data[:keep])
                     return
                 self._proxy.dawdle(len(data))
+                if self._proxy.deaf:
+                    continue
                 if not _send(self._server, data):
                     return
         finally:

@@ -15,6 +15,7 @@ from typing import Final
 import redis
 
 from gaussline.worker.broker.whereabouts import SLOTS, slot_of
+from tests.support.proxy import Proxy
 from tests.support.redis_node import Node, Secure
 from tests.support.repository import ROOT
 from tests.support.waiting import eventually
@@ -160,18 +161,31 @@ class SentinelSet(Topology):
         """The Sentinels."""
         return self._others
 
-    def cut_off(self, master: Node) -> Callable[[], None]:
-        """Its Sentinels and replicas lose a master, its clients do not; what is returned brings them together again."""
+    @contextlib.contextmanager
+    def lossy(self, master: Node) -> Iterator[Proxy]:
+        """Replicas that follow their master through what a test may make swallow bytes, for some seconds.
+
+        Then Sentinels lead them past it. What it has swallowed is gone, as in a network that failed.
+        """
+        with Proxy(("127.0.0.1", master.port)) as proxy:
+            replicas = self.replicas()
+            for replica in replicas:
+                replica.client().execute_command("REPLICAOF", "127.0.0.1", proxy.port)
+
+            def led() -> bool:
+                told = [replica.info() for replica in replicas]
+                return all(one.get("master_port") == proxy.port and one["master_link_status"] == "up" for one in told)
+
+            eventually(led, what="replicas behind the proxy")
+            self.await_whole()
+            yield proxy
+
+    def lose_sight(self, master: Node) -> Callable[[], None]:
+        """Sentinels cannot reach a master any more, its clients can; what is returned undoes it."""
         admin = master.client()
-        for user in USERS:
-            admin.acl_setuser(user, enabled=False)
-            admin.client_kill_filter(user=user)
-
-        def heal() -> None:
-            for user in USERS:
-                admin.acl_setuser(user, enabled=True)
-
-        return heal
+        admin.acl_setuser("sentinel", enabled=False)
+        admin.client_kill_filter(user="sentinel")
+        return lambda: admin.acl_setuser("sentinel", enabled=True)
 
     def _switch(self) -> None:
         self._others[0].client().execute_command("SENTINEL", "FAILOVER", NAME)
@@ -283,6 +297,12 @@ class ClusterSet(Topology):
 
     def _first(self) -> Node:
         return self.nodes[min(2, self.slot // (SLOTS // 3))]
+
+    def refuse_replicas(self, master: Node) -> None:
+        """A master of a Cluster loses its replicas, and goes on without: until it is started again."""
+        admin = master.client()
+        admin.acl_setuser("default", commands=["-psync", "-sync"])
+        admin.client_kill_filter(_type="replica")
 
     def _switch(self) -> None:
         self.replicas()[-1].client().execute_command("CLUSTER", "FAILOVER")

@@ -20,12 +20,20 @@ from gaussline.worker.bridge.observer import BridgeObserver
 from gaussline.worker.bridge.outbox import Outbox, Slot
 from gaussline.worker.bridge.parcel import Parcel, parcel_of
 from gaussline.worker.bridge.patience import Patience
-from gaussline.worker.bridge.reader import Arrived, Reader, Unreadable
+from gaussline.worker.bridge.reader import Arrived, Elsewhere, News, Reader, Unreadable
 from gaussline.worker.bridge.transport import Transport
 from gaussline.worker.broker.bridge_store import BridgeStore
 from gaussline.worker.broker.exactly_once import entry_order
 from gaussline.worker.broker.verdicts import Verdicts
-from gaussline.worker.errors import BrokerError, ContractError, DeliveryError, Fenced, NotFound, NotNow
+from gaussline.worker.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    ContractError,
+    DeliveryError,
+    Fenced,
+    NotFound,
+    NotNow,
+)
 
 TURN_S = 0.5
 """Longest wait of one turn: so often the place is looked after, and the loop is seen to live."""
@@ -93,7 +101,7 @@ class Delivery:
         self._observer = observer or BridgeObserver()
         self._monotonic = monotonic
         self._backoff = Backoff(chance, most_s=self._terms.backoff_most_s)
-        self._inbox: queue.SimpleQueue[Arrived | Unreadable | _Sent] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[News | _Sent] = queue.SimpleQueue()
         self._lanes = min(self._terms.lanes, transport.lanes)
         self._begin_afresh()
         self.delivered = 0
@@ -201,7 +209,7 @@ class Delivery:
         except queue.Empty:
             return
 
-    def _act(self, news: Arrived | Unreadable | _Sent) -> None:
+    def _act(self, news: News | _Sent) -> None:
         if isinstance(news, Arrived):
             self._asked = False
             self.redis_trouble = ""
@@ -209,6 +217,8 @@ class Delivery:
                 self._add(entry_id, fields)
         elif isinstance(news, Unreadable):
             self._trouble(news.error)
+        elif isinstance(news, Elsewhere):
+            raise BrokerUnavailable("another server is Redis's master now: the bridge begins at its cursor there")
         else:
             self._answered(news)
 
@@ -234,7 +244,7 @@ class Delivery:
             self._observer.buried(broken, str(error), self._store.bury(entry_id, identity, str(error), broken.body))
             self._outbox.skip(entry_id)
 
-    def _send(self, slot: Slot, inbox: queue.SimpleQueue[Arrived | Unreadable | _Sent]) -> None:
+    def _send(self, slot: Slot, inbox: queue.SimpleQueue[News | _Sent]) -> None:
         """In a thread of the pool: nothing but this call happens there."""
         began_s = self._monotonic()
         error: BaseException | None = None

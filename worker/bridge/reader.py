@@ -29,6 +29,14 @@ class Unreadable:
     error: BrokerError
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Another server is the master: what it has may lie before what was read, and the cursor there tells from where."""
+
+
+News = Arrived | Unreadable | Elsewhere
+
+
 class Reader:
     """Reads only what it was asked for, once for each `ask`, so that what is in memory is bounded by who asks.
 
@@ -37,8 +45,9 @@ class Reader:
         tell: called from the reader's thread.
     """
 
-    def __init__(self, source: Verdicts, after: str, tell: Callable[[Arrived | Unreadable], None]) -> None:
+    def __init__(self, source: Verdicts, after: str, tell: Callable[[News], None]) -> None:
         self._source = source
+        self._moves = source.moves
         self._position = after
         self._tell = tell
         self._asked: queue.SimpleQueue[int | None] = queue.SimpleQueue()
@@ -73,6 +82,9 @@ class Reader:
                 pause_s = min(2 * pause_s, RETRY_S[1])
                 continue
             pause_s = RETRY_S[0]
+            if self._source.moves != self._moves:
+                self._tell(Elsewhere())
+                return
             if entries:
                 self._position = entries[-1][0]
                 self._tell(Arrived(entries))

@@ -56,6 +56,10 @@ class Source(Protocol):
     def deleted_up_to(self) -> str:
         """The newest entry that was ever trimmed."""
 
+    @property
+    def moves(self) -> int:
+        """How often another server became the master."""
+
 
 class ExactlyOnce:
     """Applies every verdict of a line to one database, once.
@@ -94,6 +98,7 @@ class ExactlyOnce:
         self._accept_gap = accept_gap
         self._position: str | None = None
         self._applied = 0
+        self._moves = source.moves
         self.repeated = 0
         """Verdicts that came again under another entry, and were left out."""
 
@@ -110,6 +115,9 @@ class ExactlyOnce:
         """
         position = self._open()
         entries = self._source.read(position, count=self._batch, block_s=block_s)
+        if self._source.moves != self._moves:
+            self._go_back(position)
+            return 0
         if entries:
             self._apply(position, entries)
             self._acknowledge()
@@ -180,6 +188,25 @@ class ExactlyOnce:
             f"(up to {gone}): the verdict stream reached its bound, or the database is an older copy; start with "
             "accept_gap=True to go on with what is left"
         )
+
+    def _go_back(self, position: str) -> None:
+        """Another server is the master: what it has from our cursor in it on, less what is in the database already."""
+        moves = self._source.moves
+        self._source.register(self._subscriber)
+        stands = self._source.position(self._subscriber)
+        if entry_order(stands) < entry_order(position):
+            cursor = self._connection.cursor()
+            try:
+                sql = "UPDATE gaussline_cursor SET entry = ? WHERE line = ? AND subscriber = ? AND entry = ?"
+                cursor.execute(self._sql(sql), (stands, self._source.line, self._subscriber, position))
+                self._connection.commit()
+            except BaseException:
+                self._connection.rollback()
+                raise
+            finally:
+                cursor.close()
+                self._position = None
+        self._moves = moves
 
     def _apply(self, position: str, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
         after, applied, repeated = entries[-1][0], self._applied, 0

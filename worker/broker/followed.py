@@ -40,7 +40,9 @@ class _Follows:
     def connect(self) -> None:
         """To where the master is now; called before every use."""
         if self.is_connected_to_master:
-            return
+            self._whereabouts.look_again()
+            if self.is_connected_to_master:
+                return
         self.disconnect()  # type: ignore[attr-defined]
         self.host, self.port = self._whereabouts.find()
         self._generation = self._whereabouts.generation
@@ -92,6 +94,11 @@ class LineClient(redis.Redis):
 
     waiting: Waiting = NO_WAITING
     whereabouts: Whereabouts | None = None
+
+    @property
+    def moves(self) -> int:
+        """How often another server became the master, as far as this client has seen."""
+        return 0 if self.whereabouts is None else self.whereabouts.moves
 
     @property
     def clustered(self) -> bool:

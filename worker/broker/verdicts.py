@@ -102,6 +102,15 @@ class Verdicts:
     def _cursor(self, subscriber: str) -> str:
         return self._keys.cursor(subscriber)
 
+    @property
+    def moves(self) -> int:
+        """How often another server became the master of this line's Redis, as far as this client has seen.
+
+        Where two were masters beside each other for a while, what the new one has may lie before what was read of the
+        old one: whoever has a durable cursor goes back to it.
+        """
+        return int(getattr(self._client, "moves", 0))
+
     # --- reading -----------------------------------------------------------------------------------------------------
     def last_id(self) -> str:
         """The newest entry's id, `0-0` where there is none: what to follow from to see only what comes next."""
@@ -189,6 +198,7 @@ class Verdicts:
         With `group` from that subscriber's cursor on (it is registered where it is new; acknowledge with `ack`), else
         after the entry `after`, else from now on.
         """
+        moves = self.moves
         if group is not None:
             self.register(group)
             position = self.position(group)
@@ -197,6 +207,11 @@ class Verdicts:
         idle_s = 0.0
         while True:
             entries = self.read(position, block_s=BLOCK_S)
+            if group is not None and self.moves != moves:
+                moves = self.moves
+                self.register(group)
+                position = min(position, self.position(group), key=entry_order)
+                continue
             for entry_id, verdict in entries:
                 position = entry_id
                 yield entry_id, verdict

@@ -1,13 +1,14 @@
 """Where the master of a line is just now: asked of Sentinels, or of the nodes of a Cluster, at every connection.
 
-Nothing is remembered that could be wrong for long: a new connection asks, a hint (MOVED) is used once, and who has
-answered last is asked first.
+Nothing is remembered that could be wrong for long: a new connection asks, one that has been open for a while asks
+again, a hint (MOVED) is used once, and who has answered last is asked first.
 """
 
 from __future__ import annotations
 
 import binascii
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
@@ -19,6 +20,9 @@ from gaussline.worker.broker.address import Node
 SLOTS: Final = 16384
 ASK_S: Final = 1.0
 """Longest wait for one Sentinel or node to say where the master is: there are others to ask."""
+
+LOOK_AGAIN_S: Final = 5.0
+"""So often an open connection asks whether its server is still the master."""
 
 Client = Any
 Open = Callable[[str, int], Client]
@@ -33,22 +37,51 @@ def slot_of(line: str) -> int:
 class Whereabouts(ABC):
     """Finds the master. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
+        self._monotonic = monotonic
         self._last: Node | None = None
+        self._master: Node | None = None
         self._hint: Node | None = None
+        self._look_at_s = 0.0
         self.generation = 0
         """Grows whenever the master may have moved: connections of an earlier one are closed before they are used."""
+        self.moves = 0
+        """Grows whenever another server is the master than before."""
 
     def find(self) -> Node:
         """Host and port of the master now. Raises redis-py's ConnectionError where nobody knows of one."""
         with self._lock:
             hint, self._hint = self._hint, None
             found = hint or self._ask()
-            if found != self._last:
-                self._last = found
-                self.generation += 1
+            self._found(found)
+            self._look_at_s = self._monotonic() + LOOK_AGAIN_S
             return found
+
+    def _found(self, found: Node) -> None:
+        if found != self._last:
+            self._last = found
+            self.generation += 1
+        self.moves += self._master not in (None, found)
+        self._master = found
+
+    def look_again(self) -> None:
+        """Whether the master is another one by now, asked every few seconds; never raises.
+
+        An old master that is cut off from everybody but us answers whoever only reads, and has nothing new to say.
+        """
+        if self._monotonic() < self._look_at_s or not self._lock.acquire(blocking=False):
+            return
+        began_s = self._monotonic()
+        try:
+            self._found(self._ask_again())
+        except (redis.exceptions.RedisError, OSError):
+            pass  # nobody knows of a better one
+        finally:
+            now_s = self._monotonic()
+            # Where nobody answers, asking must not become what we do all day.
+            self._look_at_s = now_s + max(LOOK_AGAIN_S, 30 * (now_s - began_s))
+            self._lock.release()
 
     def forget(self, hint: Node | None = None) -> None:
         """The one that was found is no master any more, or does not answer; `hint` is where it is said to be now."""
@@ -61,6 +94,10 @@ class Whereabouts(ABC):
     def _ask(self) -> Node:
         """Ask until somebody knows."""
 
+    def _ask_again(self) -> Node:
+        """The same, of somebody who is connected."""
+        return self._ask()
+
 
 class Sentinels(Whereabouts):
     """Asks Sentinels: as many as are needed for a majority, and believes the one with the newest configuration.
@@ -68,11 +105,19 @@ class Sentinels(Whereabouts):
     One Sentinel alone may be cut off together with an old master, and know of no failover.
     """
 
-    def __init__(self, nodes: Iterable[Node], service: str, open_: Open) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        service: str,
+        open_: Open,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(monotonic=monotonic)
         self.service = service
         self._nodes = list(nodes)
         self._open = open_
+        self._epoch = -1
         self._clients: dict[Node, Client] = {}
 
     def _ask(self) -> Node:
@@ -92,13 +137,21 @@ class Sentinels(Whereabouts):
         self._nodes = [node for node in self._nodes if node not in silent] + silent
         if not answers:
             raise redis.exceptions.ConnectionError(f"no Sentinel knows the master {self.service!r} ({why})")
-        newest = max(int(answer["config-epoch"]) for answer in answers)
+        newest = self._epoch = max(int(answer["config-epoch"]) for answer in answers)
         best = [answer for answer in answers if int(answer["config-epoch"]) == newest]
         if 2 * sum(bool(answer["is_sdown"]) for answer in best) > len(best):
             raise redis.exceptions.ConnectionError(
                 f"the master {self.service!r} is down, say its Sentinels; they have not chosen another yet"
             )
         return str(best[0]["ip"]), int(best[0]["port"])
+
+    def _ask_again(self) -> Node:
+        before = self._epoch
+        found = self._ask()
+        if self._epoch < before:  # one that is cut off with an old master; whoever knows better is silent
+            self._epoch = before
+            raise redis.exceptions.ConnectionError("the Sentinels that answer know of no newer master")
+        return found
 
     def _client(self, node: Node) -> Client:
         if node not in self._clients:
@@ -156,6 +209,9 @@ class SlotOwner(Whereabouts):
                 owner = places[0]
         self._nodes = known + [node for node in self._seeds if node not in known]
         return owner
+
+    def look_again(self) -> None:
+        """Not needed: a node that is cut off from the others refuses to be read, and the others name the owner."""
 
     def forget(self, hint: Node | None = None) -> None:
         """Besides: whoever was believed last may be wrong, so another one is asked first."""

@@ -1,0 +1,95 @@
+"""Two masters beside each other for a while: who has read the old one gets the new one's verdicts too.
+
+A master that only its clients still reach goes on writing until it misses its replicas, while its successor writes
+already. Entries have their ids from the clock, so what the new one wrote lies between those that the old one had.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gaussline.worker.broker.client import Redis, connect
+from gaussline.worker.broker.embedded import EmbeddedRedis
+from gaussline.worker.broker.verdicts import Verdicts
+from gaussline.worker.contract.keys import Keys
+from tests.bridge.test_delivery import Receiver, bridge, running
+from tests.subscribers.mes import book, tables
+from tests.support.waiting import eventually
+
+LINE = "split"
+SHARED, OLD, NEW = ("1-0", "2-0"), ("3-0", "6-0"), ("4-0", "5-0", "7-0")
+
+
+class Moving:
+    """A client that is led from one server to another, as `LineClient` is by Sentinels."""
+
+    def __init__(self, *clients: Redis) -> None:
+        self._clients = list(clients)
+        self.moves = 0
+
+    def move(self) -> None:
+        """To the next one."""
+        self._clients = self._clients[1:]
+        self.moves += 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._clients[0], name)
+
+
+@pytest.fixture
+def moving() -> Iterator[Moving]:
+    """An old master and a new one. Both know that `mes` is there, and has the shared entries."""
+    with EmbeddedRedis() as old, EmbeddedRedis() as new:
+        clients = [connect(old.url), connect(new.url)]
+        for client, own in zip(clients, (OLD, NEW), strict=True):
+            for entry in (*SHARED, *own):
+                verdict = {"v": 1, "id": f"cam1:1:{entry}", "camera": "cam1", "part": entry, "decision": "pass"}
+                fields = {"id": verdict["id"], "camera": "cam1", "decision": "pass", "json": json.dumps(verdict)}
+                client.xadd(Keys(LINE).verdicts, fields, id=entry)
+            reader = Verdicts(client, LINE)
+            reader.register("mes")
+            reader.ack("mes", SHARED[-1])
+        yield Moving(*clients)
+        for client in clients:
+            client.close()
+
+
+def ids(*entries: str) -> list[str]:
+    return [f"cam1:1:{entry}" for entry in entries]
+
+
+def test_a_durable_subscriber_goes_back_to_its_cursor(moving: Moving) -> None:
+    read = []
+    for entry, verdict in Verdicts(moving, LINE).follow(group="mes", stop_after_s=0.5):
+        read.append(verdict["id"])
+        if entry == OLD[-1]:
+            moving.move()
+    assert read == ids(*OLD, *NEW)
+
+
+def test_exactly_once_books_the_new_ones_and_none_twice(moving: Moving, tmp_path: Path) -> None:
+    database: sqlite3.Connection = tables(str(tmp_path / "mes.db"))
+    once = Verdicts(moving, LINE).exactly_once(database, "mes", book)
+    once.run(idle_s=0.0, block_s=0.05)
+    moving.move()
+    once.run(idle_s=0.2, block_s=0.05)
+    booked = [row[0] for row in database.execute("SELECT id FROM booked ORDER BY rowid")]
+    database.close()
+    assert booked == ids(*OLD, *NEW)
+
+
+def test_a_bridge_begins_at_its_cursor_again(moving: Moving) -> None:
+    receiver = Receiver()
+    way: Any = type("Place", (), {"client": moving, "line": LINE})
+    with running(bridge(way, receiver)):
+        eventually(lambda: len(receiver.got) == len(OLD))
+        moving.move()
+        eventually(lambda: {name for _, name in receiver.got} == set(ids(*OLD, *NEW)), what="the new master's verdicts")
+    assert threading.active_count() < 20
