@@ -92,6 +92,18 @@ def kill_subscriber(stage: Stage, step: Step) -> Undo:
     return _nothing
 
 
+def kill_parts(stage: Stage, step: Step) -> Undo:
+    """SIGKILL of the part judge, for a while: what it missed it decides as if it had been there."""
+    stage.parts.kill()
+    stage.ended.append(stage.parts)
+
+    def undo() -> None:
+        if not stage.parts.lives:
+            stage.parts = stage.spawn_parts()
+
+    return undo
+
+
 def kill_redis(stage: Stage, step: Step) -> Undo:
     """SIGKILL; it is started again from its append-only file."""
     if not stage.server.up:

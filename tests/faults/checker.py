@@ -15,6 +15,8 @@ from gaussline.worker.broker.ledger import LedgerRow
 from gaussline.worker.contract.dead_letter import METADATA_ONLY, DeadLetter
 from gaussline.worker.contract.verdict import Reason
 from tests.faults.frames import Kind
+from tests.faults.pairs import RULE, paired
+from tests.subscribers.part_oracle import decided, expected
 
 MOST: Final = 5
 """Findings of one kind that are written out; the others are counted."""
@@ -29,6 +31,7 @@ class Fault(StrEnum):
     WRONG = "wrong"
     LEDGER = "ledger"
     DEAD_LETTER = "dead letter"
+    PART = "part"
     SUBSCRIBER = "subscriber"
     CRASH = "crash"
     STUCK = "stuck"
@@ -64,6 +67,7 @@ class History:
         dropped: tokens whose producer was told that they are not in.
         verdicts: every entry of the verdict stream, in its order: (entry id, verdict).
         letters: every dead letter.
+        parts: every part verdict, as verdicts are; None where no part judge was there.
         ledger: the final rows.
         imbalances: what was wrong with the ledger whenever it was looked at on the way.
         seen: subscriber -> (entry id, frame id) of everything it read, repetitions included.
@@ -78,6 +82,7 @@ class History:
     dropped: frozenset[int] = frozenset()
     verdicts: Sequence[tuple[str, Mapping[str, Any]]] = ()
     letters: Sequence[DeadLetter] = ()
+    parts: Sequence[tuple[str, Mapping[str, Any]]] | None = None
     ledger: Sequence[LedgerRow] = ()
     imbalances: Sequence[str] = ()
     seen: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
@@ -93,6 +98,7 @@ def check(history: History) -> list[Finding]:
         *_of_what_was_sent(history),
         *_ledger(history),
         *_letters(history),
+        *_parts(history),
         *_subscribers(history),
         *(Finding(Fault.CRASH, text) for text in history.surprises),
     ]
@@ -204,6 +210,23 @@ def _letters(history: History) -> Iterable[Finding]:
             yield Finding(Fault.DEAD_LETTER, f"{frame_id}: the letter of an {letter.reason} frame holds its bytes")
     for frame_id in letters.keys() - refused.keys():
         yield Finding(Fault.DEAD_LETTER, f"{frame_id} has a dead letter and was judged, or never admitted")
+
+
+def _parts(history: History) -> Iterable[Finding]:
+    """Each part has one verdict, and the one that its frames' verdicts, in their order and at their times, make."""
+    if history.parts is None:
+        return
+    entries = [(entry_id, paired(verdict)) for entry_id, verdict in history.verdicts]
+    wanted = {answer[0]: answer for answer in expected(entries, RULE.cameras, RULE.frames, RULE.deadline_ms)}
+    seen = decided((entry_id, dict(verdict)) for entry_id, verdict in history.parts)
+    for part, count in Counter(answer[0] for answer in seen).items():
+        if count > 1:
+            yield Finding(Fault.PART, f"part {part} has {count} verdicts")
+    for answer in seen:
+        if wanted.get(answer[0]) != answer:
+            yield Finding(Fault.PART, f"part {answer[0]} was decided as {answer}, and is {wanted.get(answer[0])}")
+    for part in wanted.keys() - {answer[0] for answer in seen}:
+        yield Finding(Fault.PART, f"part {part} has no verdict")
 
 
 def _subscribers(history: History) -> Iterable[Finding]:

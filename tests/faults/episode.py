@@ -19,7 +19,7 @@ from tests.faults.checker import Fault, Finding, History, Offer, check
 from tests.faults.frames import Kind
 from tests.faults.plan import Plan
 from tests.faults.power_cut import Taken, explain
-from tests.faults.stage import SUBSCRIBER, Stage
+from tests.faults.stage import PARTS, SUBSCRIBER, Stage
 
 SETTLE_S: Final = 30.0
 """Everything must be judged so long after the last fault was undone."""
@@ -151,9 +151,12 @@ def _waiting_for(stage: Stage, imbalances: list[str]) -> str:
     # Not "at" it: a power cut may have taken the stream's end, which both have seen.
     if entry_order(stage.collector.position) < entry_order(last):
         return f"the checker's collector stands at {stage.collector.position}, the stream at {last}"
-    cursor = stage.cursor(SUBSCRIBER)
-    if cursor is None or entry_order(cursor) < entry_order(last):
-        return f"the subscriber stands at {cursor}, the stream at {last}"
+    for name in (SUBSCRIBER, PARTS):
+        cursor = stage.cursor(name)
+        if cursor is None or entry_order(cursor) < entry_order(last):
+            return f"the cursor of {name} stands at {cursor}, the stream at {last}"
+    if stage.open_parts() != 0:
+        return "parts are open"
     return ""
 
 
@@ -178,7 +181,12 @@ def gather(stage: Stage, imbalances: list[str]) -> History:
     for name, line in stage.journals("subscribe"):
         if "read" in line:
             seen.setdefault(name, []).append((line["read"], line["id"]))
-    surprises = [f"{name}: {line['surprise']}" for name, line in stage.journals("judge") if "surprise" in line]
+    surprises = [
+        f"{name}: {line['surprise']}"
+        for role in ("judge", "parts")
+        for name, line in stage.journals(role)
+        if "surprise" in line
+    ]
     ledger = stage.ledger()
     excused: set[Reason] = set()
     if sum(step.fault in ROUGH for step in stage.plan.steps) >= 3:
@@ -192,6 +200,7 @@ def gather(stage: Stage, imbalances: list[str]) -> History:
         dropped=frozenset(dropped),
         verdicts=list(stage.collector.entries),
         letters=_letters(stage),
+        parts=stage.part_verdicts(),
         ledger=() if ledger is None else ledger.rows,
         imbalances=imbalances,
         seen=seen,

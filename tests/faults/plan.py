@@ -88,6 +88,7 @@ STEPS: Final = (
     "full_memory",
     "full_disk",
     "kill_subscriber",
+    "kill_parts",
     *sorted(PROXIED),
 )
 FAULTS: Final = (*STEPS, *PASSIVE)

@@ -17,7 +17,7 @@ from tests.faults.checker import Fault, Finding, History
 
 WINDOW_S: Final = 2.0
 """What docs/reliability.md states."""
-_FOLLOWS: Final = frozenset({Fault.LOST, Fault.DOUBLED, Fault.SUBSCRIBER, Fault.DEAD_LETTER})
+_FOLLOWS: Final = frozenset({Fault.LOST, Fault.DOUBLED, Fault.SUBSCRIBER, Fault.DEAD_LETTER, Fault.PART})
 """What follows from a cut: besides lost and doubled frames, what was seen and is not there any more."""
 
 

@@ -33,6 +33,7 @@ from gaussline.worker.vision.decode_pool import DecodePool
 from tests.faults import broken, isolated
 from tests.faults.frames import Kind, broken_png, pixels
 from tests.faults.judge import HarnessJudge
+from tests.faults.pairs import judge_pairs
 
 TIMEOUT_S: Final = 1.0
 """Time-out of one call to Redis; short, so that a stalled server is met by time-outs too."""
@@ -279,4 +280,19 @@ def subscribe(
             pause.wait(0.05)
 
 
-ROLES: Final[dict[str, Callable[..., None]]] = {"produce": produce, "judge": judge, "subscribe": subscribe}
+def parts(name: str, url: str, line: str, journal: str) -> None:
+    """The part judge, for ever."""
+    client = connect(url, timeout_s=TIMEOUT_S, line=line)
+    try:
+        judge_pairs(client, line, threading.Event())
+    except GausslineError as error:  # nobody expected it: the checker is told, for it ends
+        Journal(journal).write(surprise=f"{type(error).__name__}: {error}"[:500])
+        raise
+
+
+ROLES: Final[dict[str, Callable[..., None]]] = {
+    "produce": produce,
+    "judge": judge,
+    "subscribe": subscribe,
+    "parts": parts,
+}

@@ -17,7 +17,7 @@ from gaussline.worker.broker.admission import Admission
 from gaussline.worker.broker.client import connect, time_us
 from gaussline.worker.broker.heartbeat import Heartbeat
 from gaussline.worker.broker.ledger import Ledger, read_ledger
-from gaussline.worker.broker.verdicts import Verdicts
+from gaussline.worker.broker.verdicts import PartVerdicts, Verdicts
 from gaussline.worker.contract.frame import frame_id
 from gaussline.worker.contract.keys import Keys
 from gaussline.worker.errors import BrokerError, BrokerUnavailable, NotFound
@@ -31,6 +31,8 @@ from tests.support.proxy import Proxy
 CHECKER: Final = "checker"
 """Name by which the checker subscribes."""
 SUBSCRIBER: Final = "mes"
+PARTS: Final = "parts"
+"""The part judge, and its cursor."""
 _TIMEOUT_S: Final = 2.0
 
 
@@ -106,6 +108,7 @@ class Stage:
         """Processes that were killed on purpose, or had ended before they were looked for."""
         self.workers = [self.spawn_worker(first=number == 0) for number in range(plan.workers)]
         self.subscriber = self.spawn_subscriber()
+        self.parts = self.spawn_parts()
         self.producers: list[Process | None] = [self.spawn_producer(camera) for camera in range(plan.cameras)]
 
     def _grow_old(self) -> None:
@@ -139,6 +142,10 @@ class Stage:
     def spawn_subscriber(self) -> Process:
         """The subscriber, again under its name."""
         return self._spawn("subscribe", SUBSCRIBER, seed=self.plan.seed, act_s=0.01)
+
+    def spawn_parts(self) -> Process:
+        """The part judge."""
+        return self._spawn("parts", PARTS)
 
     def spawn_producer(self, camera: int) -> Process:
         """A camera's producer, which goes on behind the last frame that was offered."""
@@ -182,7 +189,17 @@ class Stage:
     @property
     def processes(self) -> list[Process]:
         """All that should live."""
-        return [*self.workers, self.subscriber, *(one for one in self.producers if one is not None)]
+        return [*self.workers, self.subscriber, self.parts, *(one for one in self.producers if one is not None)]
+
+    def part_verdicts(self) -> list[tuple[str, dict[str, Any]]]:
+        """Every part verdict."""
+        return PartVerdicts(self.client, self.line).read("0-0", count=100_000)
+
+    def open_parts(self) -> int | None:
+        """Parts that are not decided, None where Redis does not answer."""
+        with contextlib.suppress(RedisError, OSError):
+            return int(self.client.hlen(self.keys.parts_open))
+        return None
 
     # --- undoing -----------------------------------------------------------------------------------------------------
     def refill(self) -> None:
@@ -218,6 +235,8 @@ class Stage:
             if producer is None:
                 self.producers[camera] = self.spawn_producer(camera)
         self.refill()
+        if not self.parts.lives:
+            self.parts = self.spawn_parts()
 
     # --- timing ------------------------------------------------------------------------------------------------------
     def note_kill(self, worker: Process) -> None:
@@ -285,6 +304,11 @@ class Stage:
             self.crashes.append("the subscriber ended by itself")
             self.ended.append(self.subscriber)
             self.subscriber = self.spawn_subscriber()
+
+        if not self.parts.lives:
+            self.crashes.append("the part judge ended by itself")
+            self.ended.append(self.parts)
+            self.parts = self.spawn_parts()
 
     # --- the end -----------------------------------------------------------------------------------------------------
     def _wipe(self) -> None:

@@ -59,6 +59,29 @@ def test_a_clean_history_is_clean() -> None:
     assert check(history()) == []
 
 
+def part(name: str, decision: str, reason: str | None, *frames: int) -> tuple[str, dict[str, Any]]:
+    """One answer: frames 1 and 2 are part 1, frame 3 is part 2."""
+    ids = [{"id": f"cam0:1:{token}"} for token in frames]
+    return f"{name}-1", {"part": name, "decision": decision, "reason": reason, "frames": ids}
+
+
+def test_a_part_that_has_none_two_or_another_answer_is_found() -> None:
+    told = history()
+    right = [part("1", "fail", None, 1, 2), part("2", "not_judged", "missing", 3)]
+    told.parts = right
+    assert check(told) == []
+    for parts, says in (
+        (right[:1], "part 2 has no verdict"),
+        ([*right, right[0]], "part 1 has 2 verdicts"),
+        ([part("1", "pass", None, 1, 2), right[1]], "was decided as"),
+        ([*right, part("3", "pass", None, 9)], "and is None"),
+    ):
+        told.parts = parts
+        found = check(told)
+        assert {finding.fault for finding in found} == {Fault.PART}
+        assert any(says in finding.text for finding in found), found
+
+
 def _replace(place: int, one: dict[str, Any]) -> Callable[[History], None]:
     def change(told: History) -> None:
         entries = list(told.verdicts)
