@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from gaussline.worker.broker.embedded import EmbeddedRedis
+from gaussline.worker.broker.line_state import LineReader
+from gaussline.worker.commands.status import screen
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.verdict import Decision
@@ -64,6 +69,32 @@ def test_a_line_on_one_screen(cli: Cli, way: Way, tmp_path: Path) -> None:
     assert "font-face" not in picture
     way.client.hincrby(way.keys.camera("cam1"), "admitted", 2)
     assert "DOES NOT BALANCE" in cli("status", "--once", code=5).stdout
+
+
+def test_a_small_terminal_cuts_nothing(cli: Cli, way: Way) -> None:
+    publish(way, Decision.PASS, Decision.FAIL)
+    runtime = "cuda:0 NVIDIA L4, channels_last, batch 32, 1 lane, 1,204 images/s"
+    about = {"host": "press4-gpu0", "runtime": runtime, "models": {"default": 12}, "refused": {"b4": "[/a] torn"}}
+    way.client.hset(way.keys.workers, "press4-gpu0-1234", json.dumps(about))
+    for name in ("admitted", "pass"):
+        way.client.hincrby(way.keys.camera("cam1"), name, 12_345_000)
+    text = cli("status", "--once", COLUMNS="80").stdout
+    assert "…" not in text
+    for word in ("12345001", "press4-gpu0-1234", "dead", "default 12", "refuses", "[/a]", "torn", "cam1:1:1"):
+        assert word in " ".join(text.split()), word
+
+
+def test_of_many_cameras_those_in_trouble_are_on_the_screen(way: Way) -> None:
+    for number in range(12):
+        way.admit(f"cam{number}", 1)
+    way.client.hincrby(way.keys.camera("cam7"), "admitted", 1)
+    console = Console(width=80, file=io.StringIO())
+    console.print(screen(LineReader(way.client, way.line).read(), {}, [], 3))
+    assert isinstance(console.file, io.StringIO)
+    told = console.file.getvalue()
+    assert re.search(r"cam7 .*\n *off by 1", told)
+    assert "and 9 cameras more" in told
+    assert len(re.findall(r"cam\d", told)) == 3
 
 
 def test_doctor_compares_the_weights_with_those_of_the_promoted_versions(

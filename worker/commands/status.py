@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group
+from rich import box
+from rich.console import Console, Group, JustifyMethod
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gaussline.worker.broker.line_state import LineReader, LineState
+from gaussline.worker.broker.ledger import LedgerRow
+from gaussline.worker.broker.line_state import LineReader, LineState, WorkerState
 from gaussline.worker.broker.verdicts import Verdicts
 from gaussline.worker.commands.console import err, out
 from gaussline.worker.commands.mistakes import IMBALANCE
 from gaussline.worker.commands.options import Json, Line, RedisUrl, open_line, write_file
 from gaussline.worker.commands.signals import on_signals
+from gaussline.worker.contract.keys import MAIN
 from gaussline.worker.errors import BrokerError
 
 EPILOG = """Examples:
@@ -38,6 +41,9 @@ SVG_COLUMNS = 130
 LOOKED_AT = 400
 """Newest verdicts that are searched for failed frames."""
 OLD_S = 10.0
+BESIDE_CAMERAS = 22
+"""Lines of a full screen that are not cameras."""
+LEAST_CAMERAS = 5
 
 
 def status(
@@ -73,7 +79,8 @@ def status(
         while not stopping.is_set():
             try:
                 state, failed = look.now()
-                live.update(screen(state, look.rates, failed), refresh=True)
+                shown = max(LEAST_CAMERAS, live.console.height - BESIDE_CAMERAS)
+                live.update(screen(state, look.rates, failed, shown), refresh=True)
             except BrokerError as error:
                 live.update(Text(f"{error}; trying again", style="red"), refresh=True)
             stopping.wait(every)
@@ -112,9 +119,11 @@ def picture(look: _Look, title: str) -> str:
     return re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title=title), flags=re.DOTALL)
 
 
-def screen(state: LineState, rates: dict[str, float], failed: list[dict[str, Any]]) -> Group:
-    """Everything on one screen."""
-    parts: list[Any] = [_headline(state), _cameras(state, rates), _workers(state)]
+def screen(
+    state: LineState, rates: dict[str, float], failed: list[dict[str, Any]], cameras: int | None = None
+) -> Group:
+    """Everything on one screen; of more than so many cameras those that need a look."""
+    parts: list[Any] = [_headline(state), _cameras(state, rates, cameras), _workers(state)]
     if any(pointer.channel != "stable" for pointer in state.pointers) or state.pins:
         parts.append(_rollout(state))
     if state.learners:
@@ -199,27 +208,18 @@ def _headline(state: LineState) -> Text:
     return text
 
 
-def _cameras(state: LineState, rates: dict[str, float]) -> Table:
-    table = Table(expand=True)
-    for name in (
-        "camera",
-        "frames/s",
-        "admitted",
-        "pass",
-        "fail",
-        "fail %",
-        "not judged",
-        "in flight",
-        "oldest s",
-        "silent s",
-    ):
-        table.add_column(name, justify="left" if name == "camera" else "right", no_wrap=True)
-    for row in state.ledger.rows:
+def _cameras(state: LineState, rates: dict[str, float], most: int | None) -> Group:
+    table = _table("camera", "frames\n/s", "\nadmitted", "\npass", "\nfail", "fail\n%", "not\njudged", "in\nflight")
+    for name in ("oldest\ns", "silent\ns"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows = state.ledger.rows
+    shown = rows if most is None or len(rows) <= most else sorted(rows, key=_trouble, reverse=True)[:most]
+    for row in shown:
         rate = rates.get(row.camera)
         share = f"{100 * row.failed / row.judged:.1f}" if row.judged else "–"
         silence = _silence_s(state, row.last_admitted_us)
         table.add_row(
-            row.camera if row.balances else f"[red]{row.camera} off by {row.imbalance}[/]",
+            Text(row.camera) if row.balances else Text(f"{row.camera}\noff by {row.imbalance}", style="red"),
             "–" if rate is None else f"{rate:.1f}",
             str(row.admitted),
             str(row.passed),
@@ -230,18 +230,41 @@ def _cameras(state: LineState, rates: dict[str, float]) -> Table:
             _aged(row.backlog_age_s),
             "–" if silence is None else f"{silence:.0f}",
         )
-    return table
+    if len(shown) == len(rows):
+        return Group(table)
+    return Group(table, Text(f"and {len(rows) - len(shown)} cameras more; all of them: gaussline ledger"))
+
+
+def _trouble(row: LedgerRow) -> tuple[bool, float, int, float, int]:
+    """What a person should look at first: the ledger, frames that wait, frames that were dropped, failed ones."""
+    failed = row.failed / row.judged if row.judged else 0.0
+    return not row.balances, row.backlog_age_s, row.dropped, failed, -row.last_admitted_us
 
 
 def _workers(state: LineState) -> Table:
-    table = Table(expand=True)
-    for name in ("worker", "set", "state", "host", "runs", "judges by"):
-        table.add_column(name, no_wrap=name != "judges by")
+    sets = {worker.worker_set for worker in state.workers} != {MAIN} and bool(state.workers)
+    table = _table("worker", "state", "host", "judges by", *(("set",) if sets else ()), justify="left")
+    table.add_column("runs")
     for worker in state.workers:
-        versions = [f"{name} {version}" for name, version in {**worker.models, **worker.trials}.items()]
-        refused = [f"[red]refuses {name} {why}[/]" for name, why in worker.refused.items()]
-        alive = "alive" if worker.alive else "[red]dead[/]"
-        table.add_row(worker.name, worker.worker_set, alive, worker.host, worker.runtime, ", ".join(versions + refused))
+        alive = Text("alive") if worker.alive else Text("dead", style="red")
+        told = [worker.worker_set] if sets else []
+        table.add_row(Text(worker.name), alive, Text(worker.host), _versions(worker), *told, Text(worker.runtime))
+    return table
+
+
+def _versions(worker: WorkerState) -> Text:
+    text = Text(", ".join(f"{name} {version}" for name, version in {**worker.models, **worker.trials}.items()))
+    for name, why in worker.refused.items():
+        text.append(f"{', ' if text else ''}refuses {name} {why}", style="red")
+    return text
+
+
+def _table(first: str, *others: str, justify: JustifyMethod = "right") -> Table:
+    """A table that fits 80 columns: nothing between its columns but air, and nothing in them is cut."""
+    table = Table(expand=True, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify=justify, no_wrap=name != "judges by")
     return table
 
 
@@ -254,9 +277,8 @@ def _rollout(state: LineState) -> Text:
 
 
 def _learners(state: LineState) -> Table:
-    table = Table(expand=True)
-    for name in ("learns", "state", "behind s", "drift"):
-        table.add_column(name, justify="right" if name == "behind s" else "left", no_wrap=name != "drift")
+    table = _table("learns", "state", "behind s", justify="left")
+    table.add_column("drift")
     for learner in state.learners:
         said = [each.text or f"{each.test} of {each.camera}" for each in learner.alarms[:ALARMS_SHOWN]]
         if len(learner.alarms) > ALARMS_SHOWN:
@@ -268,9 +290,7 @@ def _learners(state: LineState) -> Table:
 
 
 def _failed(failed: list[dict[str, Any]]) -> Table:
-    table = Table(title="last failed frames", title_justify="left", expand=True)
-    for name in ("judged at (UTC)", "frame", "part", "score", "threshold", "p-value"):
-        table.add_column(name, no_wrap=True)
+    table = _table("failed at (UTC)", "frame", "part", "score", "threshold", "p-value", justify="left")
     for verdict in failed:
         table.add_row(
             verdict["judged_at"][:19].replace("T", " "),
