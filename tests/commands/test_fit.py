@@ -5,7 +5,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from gaussline.worker.commands import rendered as rendered_parts
 from gaussline.worker.engine.draw import Draw
+from gaussline.worker.learning.dataset import read_dataset
 from tests.broker.way import Way
 from tests.commands.workers import start_worker
 from tests.support.cli import Cli
@@ -90,3 +94,14 @@ def test_a_broken_store_of_kept_frames_holds_up_no_verdict(
     assert not any(json.loads(line)["kept"] for line in cli("verdicts", "--json").stdout.splitlines())
     assert worker.metric("gaussline_troubles_total", stage="kept") > 0
     assert "is not kept" in cli("kept", "get", "cam1:1:7", "--output", "x", code=1).stderr
+
+
+def test_synthetic_in_the_place_of_a_folder_renders_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rendered_parts, "GOOD_PARTS", 3)
+    with rendered_parts.rendered(Path("synthetic")) as folder:
+        assert len(read_dataset(folder).normal) == 3
+    assert not folder.exists()
+    (tmp_path / "synthetic").mkdir()
+    with rendered_parts.rendered(Path("synthetic")) as folder:
+        assert list(folder.iterdir()) == [], "a folder of that name goes first"

@@ -101,6 +101,19 @@ def test_health_is_asked_where_it_is_served(service: str) -> None:
     assert f"http://127.0.0.1:{port}/healthz" in asked
 
 
+def test_the_readmes_line_is_called_as_it_is_and_scraped_where_it_serves() -> None:
+    section = (ROOT / "README.md").read_text("utf-8").split("\n## Operated in a factory\n")[1].split("```")[1]
+    jobs = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text("utf-8"))["scrape_configs"]
+    scraped = {job["job_name"]: job["static_configs"][0]["targets"][0].rsplit(":", 1)[1] for job in jobs}
+    job_of = {"learn": "gaussline-learner", "produce": "gaussline-producer", "judge": "gaussline-judge"}
+    called = [found.split("#")[0].split() for found in re.findall(r"gaussline ([a-z].*)", section)]
+    for words in called:
+        check_command(words)
+        if "--http-port" in words:
+            assert words[words.index("--http-port") + 1] == scraped[job_of[words[0]]], words
+    assert {"fit", "worker", "exporter", "produce", "status"} <= {words[0] for words in called}
+
+
 def test_stopping_takes_longer_than_draining() -> None:
     drain_s = Settings.model_fields["drain_s"].default
     assert int(COMPOSE["services"]["worker"]["stop_grace_period"].removesuffix("s")) > drain_s

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from gaussline.worker.commands.console import err, out, progress
 from gaussline.worker.commands.options import load_settings, who
+from gaussline.worker.commands.rendered import rendered
 from gaussline.worker.commands.signed_files import write_signed
 from gaussline.worker.contract.keys import check_name
 from gaussline.worker.errors import SourceError
@@ -24,7 +25,10 @@ DEFAULT_GRID = 3
 def fit(
     folder: Annotated[
         Path | None,
-        typer.Argument(help="Folder with good/ (and bad/<defect>/), or train/good in the layout of MVTec AD."),
+        typer.Argument(
+            help="Folder with good/ (and bad/<defect>/), or train/good in the layout of MVTec AD; 'synthetic' renders "
+            "parts, as 'gaussline produce synthetic' does."
+        ),
     ] = None,
     events: Annotated[
         str | None,
@@ -203,9 +207,11 @@ def fit(
             compile=settings.compile,
             threads=settings.torch_threads,
         )
-        model = _fit_folder(
-            folder, backbones, options, augmentation, holdout, skip_bad, settings.decode_threads, suspects, suspects_to
-        )
+        threads = settings.decode_threads
+        with rendered(folder) as pictures:
+            model = _fit_folder(
+                pictures, backbones, options, augmentation, holdout, skip_bad, threads, suspects, suspects_to
+            )
     text = report(model)
     artefact = model.to_artefact()
     result: dict[str, Any] = {
