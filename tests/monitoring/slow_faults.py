@@ -42,6 +42,11 @@ def strict(artefact: Artefact, folder: Path) -> Path:
     return path
 
 
+def nothing_waits(site: Site) -> bool:
+    """Whether every admitted frame has its verdict."""
+    return all(row["in_flight"] == 0 for row in json.loads(site.cli("ledger", "--json").stdout)["cameras"])
+
+
 def test_slow_faults_are_seen_and_end(site: Site, parts: Path, artefact: Artefact, tmp_path: Path) -> None:
     client = connect(site.cli.url)
     site.cli("models", "import", str(strict(artefact, tmp_path)))
@@ -66,12 +71,13 @@ def test_slow_faults_are_seen_and_end(site: Site, parts: Path, artefact: Artefac
     site.fires("GausslineNoWorker", within_s=SEEN_WITHIN_S)
     worker.process.send_signal(signal.SIGCONT)
     site.ends("GausslineNoWorker", within_s=60.0)
-    eventually(lambda: json.loads(site.cli("ledger", "--json").stdout)["cameras"][-1]["in_flight"] == 0, within_s=60.0)
+    eventually(lambda: nothing_waits(site), within_s=60.0, what="the verdicts of what the worker held")
     site.fires("GausslineLatency", within_s=120.0)
 
     # A version that fails everything, on one camera of a line that has judged enough for a share to mean something.
     for _ in range(12):
         send(site.cli, parts)
+    eventually(lambda: nothing_waits(site), within_s=60.0, what="their verdicts, by the version before")
     site.cli("models", "promote", "default", "2")
     eventually(lambda: worker.metric("gaussline_model_version_info", version="2") == 1, what="version 2")
     for _ in range(3):
