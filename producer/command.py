@@ -41,7 +41,7 @@ from gaussline.producer.sources.rate import Pace
 from gaussline.producer.sources.synthetic import SyntheticParts
 from gaussline.producer.sources.video import Video, is_video
 from gaussline.worker.contract.keys import check_name
-from gaussline.worker.errors import BrokerUnavailable, ContractError, GausslineError, SettingsError
+from gaussline.worker.errors import ContractError, GausslineError, SettingsError
 from gaussline.worker.settings import Settings
 
 SYNTHETIC = "synthetic"
@@ -230,10 +230,7 @@ def produce(
 
 def _run(run: _Run, errors: Console, total: int | None, *, quiet: bool) -> GausslineError | None:
     """Run to the end. What goes wrong before the first frame is raised, later it is answered beside the summary."""
-    try:
-        run.producer.start()
-    except BrokerUnavailable as error:
-        raise BrokerUnavailable(f"{error}; start Redis, or name another with --redis-url") from None
+    run.producer.start()
     for mistake in run.producer.unsound():
         errors.print(f"gaussline produce: {mistake}", style="yellow", markup=False)
     warnings = _ToConsole(errors)

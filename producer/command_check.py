@@ -41,8 +41,9 @@ def look(producer: Producer, shots: Iterable[Shot], server: MetricsServer | None
         try:
             typer.echo(one())
         except GausslineError as error:
+            advice = f"; {error.advice}" if error.advice else ""
             for line in str(error).splitlines():
-                typer.echo(f"gaussline: {line}", err=True)
+                typer.echo(f"gaussline: {line}{advice}", err=True)
             code = 2 if isinstance(error, SourceError) else 3 if isinstance(error, BrokerUnavailable) else 1
             failed = failed or code
     producer.close()

@@ -32,6 +32,9 @@ from __future__ import annotations
 class GausslineError(Exception):
     """Root of the tree. Its text is fit to be shown to a user: it says what, where, and what to do."""
 
+    advice = ""
+    """What a person does about it, where every error of its kind wants the same."""
+
 
 class SettingsError(GausslineError):
     """A setting is missing, unknown, contradictory or out of range; the text names the key and the value."""
@@ -92,9 +95,13 @@ class BrokerError(GausslineError):
 class BrokerUnavailable(BrokerError):
     """Redis cannot be reached, or refused the login."""
 
+    advice = "start Redis, or name another, or other credentials, with GAUSSLINE_REDIS_URL or --redis-url"
+
 
 class Unreplicated(BrokerUnavailable):
     """Redis has it, and too few of its replicas in time: ask again, as after a lost answer."""
+
+    advice = ""
 
 
 class Fenced(BrokerError):

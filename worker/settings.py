@@ -364,8 +364,9 @@ class Settings(BaseSettings):
             mistakes.append(f"{key} is no setting" + (f": did you mean {near[0]}?" if near else ""))
         values.update({name: value for name, value in options.items() if value is not None})
         try:
+            made = cls(**values)
             if not mistakes:
-                return cls(**values)
+                return made
         except ValidationError as error:
             for item in error.errors():
                 name = ".".join(str(part) for part in item["loc"])

@@ -85,6 +85,7 @@ def test_a_port_that_is_taken_and_a_redis_that_is_away_are_said_together(own: Cl
     assert [line for line in lines if port in line and "another port" in line]
     (line,) = told(own, name, 3, GAUSSLINE_REDIS_URL="redis://127.0.0.1:1")
     assert "cannot be reached" in line
+    assert "GAUSSLINE_REDIS_URL" in line
 
 
 @pytest.mark.parametrize("name", COMMANDS)

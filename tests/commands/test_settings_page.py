@@ -63,3 +63,15 @@ def test_a_wrong_file_is_told_by_name(tmp_path: Path, text: str | None, told: st
         file.write_text(text, "utf-8")
     with pytest.raises(SettingsError, match=re.escape(told)):
         Settings.load({"GAUSSLINE_CONFIG": str(file)})
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "gaussline.toml"
+    file.write_text('lien = "a"\nbatch_wait_ms = -1\n', "utf-8")
+    environment = {"GAUSSLINE_CONFIG": str(file), "GAUSSLINE_LIME": "x", "GAUSSLINE_LOG_LEVEL": "loud"}
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(environment)
+    told = str(caught.value).splitlines()
+    assert len(told) == 4
+    for word, line in zip(("lien", "GAUSSLINE_LIME", "BATCH_WAIT_MS", "LOG_LEVEL"), told, strict=True):
+        assert word in line

@@ -218,7 +218,7 @@ def test_a_mistake_is_one_line_for_a_user_too() -> None:
     status, out, err = run(None, "-c", "cam1", "synthetic")
     assert (status, out) == (3, "")
     assert err.startswith("gaussline: open_camera: Redis cannot be reached")
-    assert err.endswith("start Redis, or name another with --redis-url\n")
+    assert "start Redis, or name another" in err
     assert err.count("\n") == 1
 
 

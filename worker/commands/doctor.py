@@ -181,7 +181,7 @@ def _line(client: Redis, settings: Settings) -> Iterator[Finding]:
     yield judge(
         "ledger",
         not off,
-        f"{len(state.ledger.rows)} cameras, all balance" if not off else f"does not balance: {', '.join(off)}",
+        f"cameras: {len(state.ledger.rows)}, all balance" if not off else f"does not balance: {', '.join(off)}",
         "see docs/operations.md#ledger-imbalance",
     )
     yield judge(
@@ -275,7 +275,9 @@ def _ask(call: Callable[[], Any]) -> Any:
 
 def _table(findings: list[Finding]) -> Table:
     colours = {Level.GOOD: "green", Level.WARNING: "yellow", Level.FAULT: "bold red"}
-    table = Table("what", "", "found", "what to do")
+    table = Table()
+    for name in ("what", "", "found", "what to do"):
+        table.add_column(name, overflow="fold", no_wrap=name == "")
     for finding in findings:
         level = Text(finding.level.value, style=colours[finding.level])
         table.add_row(finding.what, level, Text(finding.found), Text(finding.advice))
