@@ -79,7 +79,7 @@ def render_static(
     for frame in page.frames:
         image, heat = (_inline(data) for data in picture(frame))
         cards.append(_card(frame, image, heat, ""))
-    tabs = f'<a aria-current="page">{_name(view.show)}<b>{page.total}</b></a>'
+    tabs = f'<div><a aria-current="page">{_name(view.show)}<b>{page.total}</b></a></div>'
     number = f"{len(page.frames)} of {page.total} frames"
     footer = f"<span>{number}; say what is right with <code>gaussline feedback</code></span>"
     return _fill(line, page, view, "static", "".join(cards), tabs, "", footer, "")
@@ -121,7 +121,7 @@ def _name(show: Kind | None) -> str:
 
 
 def _tabs(page: ReviewPage, view: View) -> str:
-    tabs = []
+    tabs, cameras = [], []
     for kind in (None, *Kind):
         number = page.scanned - page.counts[Kind.OTHER] if kind is None and view.camera is None else None
         count = page.counts[kind] if kind is not None else page.total if view.show is None else number
@@ -131,10 +131,10 @@ def _tabs(page: ReviewPage, view: View) -> str:
     if len(page.cameras) > 1:
         for camera in (None, *page.cameras):
             current = ' aria-current="page"' if camera == view.camera else ""
-            tabs.append(
+            cameras.append(
                 f'<a href="{escape(view.link(camera=camera, skip=0))}"{current}>{escape(camera or "All cameras")}</a>'
             )
-    return "".join(tabs)
+    return "".join(f"<div>{''.join(row)}</div>" for row in (tabs, cameras) if row)
 
 
 def _footer(page: ReviewPage, view: View) -> str:
