@@ -252,6 +252,9 @@ class Settings(BaseSettings):
         60.0, description="Least working time between two looks for sudden drift; the stated false alarms stay."
     )
     learn_checkpoint_s: Seconds = Field(30.0, description="Least time between two checkpoints of a learner.")
+    learn_nice: int = Field(
+        10, ge=0, le=19, description="Niceness of a learner: on the same cores it gives way to workers."
+    )
     learn_freeze_on: str = Field(
         "scores,failures,new_camera",
         description="Kinds of alarms during which their camera teaches nothing: scores, failures, mean, image, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def test_a_worker_that_learns_writes_events_and_folds_them(cli: Cli, model_file:
         return 0 if text is None else int(json.loads(text)["about"]["position"])
 
     eventually(lambda: position() >= 1, within_s=60, what="a checkpoint")
+    threads = [int(task.name) for task in Path(f"/proc/{learner}/task").iterdir()]
+    assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads} == {10}, "it gives way to the worker"
     assert worker.end(signal.SIGTERM) == 0
     assert not Path(f"/proc/{learner}").exists(), "the learner outlived its worker"
     assert client.hget(key, "owner") in (None, b""), "the lease was not given back"

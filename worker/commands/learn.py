@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gaussline.worker.commands.options import Line, RedisUrl, load_settings, secrets_of
+from gaussline.worker.commands.priority import give_way
 from gaussline.worker.commands.signals import on_signals
 from gaussline.worker.errors import BrokerUnavailable, Fenced, NotFound
 
@@ -90,6 +91,8 @@ def learn(
         ports = [] if http_port is None else [port_is_free(settings.http_host, http_port)]
         report([*ports, redis_is_sound(client)])
         return
+    if not once:
+        give_way(settings.learn_nice)
     owner = name or f"{socket.gethostname()}-{os.getpid()}"
     logger = configure(settings.log_level, settings.log_format, secrets=secrets_of(settings))
     registry = prometheus.CollectorRegistry()
