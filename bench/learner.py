@@ -60,6 +60,7 @@ PACKAGES = (
     "pillow",
     "pydantic",
     "requests",
+    "scikit-learn",
     "toml",
     "tqdm",
     "transformers",
@@ -96,18 +97,18 @@ def fold(rows: Rows, block: int) -> float:
     return len(rows) / (time.perf_counter() - began)
 
 
-def events(model: Model, digest: str, rows: Rows) -> list[bytes]:
-    """As a worker writes them, 20 a second of one camera."""
+def events(model: Model, digest: str, rows: Rows, first: int = 0) -> list[bytes]:
+    """As a worker writes them, 20 a second of one camera; `first` is the number of the first frame."""
     decisions = model.judge(by_level(rows))
     drawn = np.random.default_rng(5).random(len(rows)) < 0.1
     spec, places = SPEC.digest, level_slices(CHANNELS)
     statistics = {"exposure": 0.4, "contrast": 0.2, "sharpness": 0.1, "red": 0.3, "blue": 0.3}
     return [
         FeatureEvent(
-            id=f"cam1:1:{row}",
+            id=f"cam1:1:{first + row}",
             camera="cam1",
-            captured_us=1_700_000_000_000_000 + 50_000 * row,
-            admitted_us=1_700_000_000_000_000 + 50_000 * row,
+            captured_us=1_700_000_000_000_000 + 50_000 * (first + row),
+            admitted_us=1_700_000_000_000_000 + 50_000 * (first + row),
             decision=Decision.FAIL if decisions.failed[row] else Decision.PASS,
             model=MODEL,
             version=1,
@@ -123,14 +124,14 @@ def events(model: Model, digest: str, rows: Rows) -> list[bytes]:
     ]
 
 
-def fill(client: Redis, payloads: list[bytes]) -> None:
+def fill(client: Redis, payloads: list[bytes], line: str = LINE, model: str = MODEL) -> None:
     """Into the log, bytes counted, as settling does."""
-    keys = Keys(LINE)
+    keys = Keys(line)
     for start in range(0, len(payloads), BETWEEN):
         pipe = client.pipeline(transaction=False)
         for payload in payloads[start : start + BETWEEN]:
-            pipe.xadd(keys.features(MODEL), {"e": payload})
-            pipe.hincrby(keys.totals, f"features_bytes:{MODEL}", len(payload))
+            pipe.xadd(keys.features(model), {"e": payload})
+            pipe.hincrby(keys.totals, f"features_bytes:{model}", len(payload))
         pipe.execute()
 
 

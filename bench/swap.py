@@ -3,8 +3,10 @@
 swap:       a worker at 70 % of its own full rate, with a promotion a second and without by turns, on the same arrivals.
             Latency is from admission to verdict, both by Redis's clock. Every promotion is of another version than the
             worker holds, so each one is fetched, checked and prepared.
-throughput: two workers of the same model drain the same backlog by turns: one with feature events, a shadow and a
-            learner beside it, one with all of that off. The one whose turn it is not is stopped (SIGSTOP).
+throughput: three workers of the same model drain the same backlog by turns: one with feature events, a shadow and a
+            learner beside it on the same cores, one without the learner, as where that has a machine of its own, and
+            one with all of that off. Those whose turn it is not are stopped (SIGSTOP).
+saving:     as swap, with checkpoints of a learner at EfficientNet-B4 sizes beside the worker: see bench.saving.
 
 The worker is the product's own, in a process of its own, with its watch, its heartbeat and its heat maps.
 """
@@ -23,10 +25,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from bench.record import bfloat16_in_hardware, machine
+from bench.saving import saving
 from bench.sides import SEED, Setup, fit, parts
 from bench.site import VERSIONS, Seen, Site, working
 from gaussline.worker.broker.embedded import EmbeddedRedis
@@ -40,7 +44,9 @@ from gaussline.worker.vision.runtime import RuntimeChoice, choose_runtime
 
 P99, MAXIMUM, SHARE = 1.2, 2.0, 0.95
 """Targets: of the latency under promotions beside the undisturbed one, and of the throughput with all that is on."""
-BOTH_OFF, BOTH_ON = "off", "on"
+PARTS = ("swap", "throughput", "saving")
+ALL_OFF, EVENTS, ALL_ON = "off", "events", "on"
+"""Sides of the throughput part: nothing; feature events and a shadow; and a learner beside."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,15 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.swap", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--part", action="append", choices=["swap", "throughput"], help="measure this part alone")
+    parser.add_argument(
+        "--part", action="append", choices=["swap", "throughput", "saving"], help="measure this part alone"
+    )
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--weights", help="state-dict file; none takes seeded random weights: as good for speed")
     parser.add_argument("--mode", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--seconds", type=float, default=120.0, help="length of either side of the swap part")
     parser.add_argument("--turns", type=int, default=2, help="stretches that each side is cut into")
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two promotions")
+    parser.add_argument("--save-every", type=float, default=2.0, help="seconds between two checkpoints, saving part")
     parser.add_argument("--load", type=float, default=0.7, help="of the worker's full rate")
-    parser.add_argument("--frames", type=int, default=500, help="backlog of one round of the throughput part")
+    parser.add_argument("--frames", type=int, default=1_500, help="backlog of one round of the throughput part")
     parser.add_argument("--rounds", type=int, default=5, help="of the throughput part")
     parser.add_argument("--fsync", default="everysec", choices=["always", "everysec", "no"])
     parser.add_argument("--output", type=Path, default=Path(".build/bench/swap.json"))
@@ -84,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "throughput" in (asked.part or ["throughput"]):
         record["throughput"] = throughput(asked, settings, frames, model, console)
         reached &= record["throughput"]["reached"]
+    if "saving" in (asked.part or ["saving"]):
+        record["saving"] = saving(asked, settings, frames, model, console)
     asked.output.parent.mkdir(parents=True, exist_ok=True)
     asked.output.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     console.print(f"written to {asked.output}", highlight=False)
@@ -136,64 +147,83 @@ def throughput(
     asked: argparse.Namespace, settings: dict[str, Any], frames: Sequence[Frame], model: Model, console: Console
 ) -> dict[str, Any]:
     """Frames a second of a worker with online mode and a shadow on, beside one with both off."""
-    rates: dict[str, list[float]] = {BOTH_OFF: [], BOTH_ON: []}
+    rates: dict[str, list[float]] = {ALL_OFF: [], EVENTS: [], ALL_ON: []}
+    learning: list[tuple[float, float]] = []
     with EmbeddedRedis(appendfsync=asked.fsync) as server:
         sites = {name: Site(server.url, name, frames) for name in rates}
-        for site in sites.values():
+        for name, site in sites.items():
             site.publish([replace(model, info={"number": number}) for number in range(2)])
-        sites[BOTH_ON].registry.promote("default", 2, by="bench", channel=SHADOW, trial=Trial(86_400.0))
+            if name != ALL_OFF:
+                site.registry.promote("default", 2, by="bench", channel=SHADOW, trial=Trial(86_400.0))
         environment = {
             **os.environ,
             "GAUSSLINE_REDIS_URL": server.url,
             "GAUSSLINE_LEARN_QUARANTINE_S": "0",
+            "GAUSSLINE_LEARN_CHECKPOINT_S": "5",
             "GAUSSLINE_LOG_LEVEL": "error",
             "OMP_NUM_THREADS": "1",
         }
         common = {"redis_url": server.url, "worker_name": "bench", **settings}
         with (
-            working({**common, "line": BOTH_OFF}) as off,
-            working({**common, "line": BOTH_ON, "features": "all"}) as on,
-            Child("learner", ["learn", "default", "--line", BOTH_ON], environment) as learner,
+            working({**common, "line": ALL_OFF}) as off,
+            working({**common, "line": EVENTS, "features": "all"}) as events,
+            working({**common, "line": ALL_ON, "features": "all"}) as on,
+            Child("learner", ["learn", "default", "--line", ALL_ON], environment) as learner,
         ):
-            processes = {BOTH_OFF: off, BOTH_ON: on}
+            processes = {ALL_OFF: off, EVENTS: events, ALL_ON: on}
             for process in processes.values():
                 os.kill(process, signal.SIGSTOP)
+            until_idle(learner.pid)
             for turn in range(asked.rounds + 1):  # the first round warms up
                 for name in list(rates) if turn % 2 == 0 else list(rates)[::-1]:
-                    if name == BOTH_OFF:
-                        until_idle(learner.pid)  # it works beside the worker that it learns from, and beside no other
                     sites[name].push(asked.frames)
+                    used_s = cpu_s(learner.pid)
                     os.kill(processes[name], signal.SIGCONT)
                     seconds = sites[name].drained()
                     os.kill(processes[name], signal.SIGSTOP)
                     if turn:
                         rates[name].append(asked.frames / seconds)
+                    if name == ALL_ON:  # it works beside the worker that it learns from, and beside no other
+                        during_s = cpu_s(learner.pid) - used_s
+                        until_idle(learner.pid)
+                        learning.append((during_s, cpu_s(learner.pid) - used_s))
             for process in processes.values():
                 os.kill(process, signal.SIGCONT)
-    off_rate, on_rate = (statistics.median(rates[name]) for name in (BOTH_OFF, BOTH_ON))
-    share = statistics.median(on / off for on, off in zip(rates[BOTH_ON], rates[BOTH_OFF], strict=True))
-    found = {"rates": rates, BOTH_OFF: off_rate, BOTH_ON: on_rate, "share": share, "reached": share >= SHARE}
+    off_rate, events_rate, on_rate = (statistics.median(rates[name]) for name in rates)
+    shares = {name: statistics.median(np.divide(rates[name], rates[ALL_OFF])) for name in (EVENTS, ALL_ON)}
+    during_s, whole_s = (statistics.median(each) for each in zip(*learning[1:], strict=True))
+    found = {
+        "rates": rates,
+        **{name: statistics.median(rates[name]) for name in rates},
+        "shares": shares,
+        "learner_cpu_s": whole_s,
+        "learner_cpu_s_during": during_s,
+        "reached": bool(shares[ALL_ON] >= SHARE),
+    }
     console.print(
-        f"throughput: {on_rate:.1f} frames/s with a learner and a shadow, {off_rate:.1f} with both off; median of "
-        f"{asked.rounds} pairs {share:.3f} (target {SHARE:g}): {'reached' if found['reached'] else 'missed'}",
+        f"throughput: {on_rate:.1f} frames/s with events, a shadow and a learner on the same cores, {events_rate:.1f} "
+        f"without the learner, {off_rate:.1f} with all off; medians of {asked.rounds} pairs {shares[ALL_ON]:.3f} "
+        f"(target {SHARE:g}: {'reached' if found['reached'] else 'missed'}) and {shares[EVENTS]:.3f}; the learner used "
+        f"{whole_s:.2f} s of CPU for {asked.frames} frames, {during_s:.2f} s of it while the worker worked",
         highlight=False,
     )
     return found
 
 
+def cpu_s(pid: int) -> float:
+    """What a process has used so far, its threads among it."""
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def until_idle(pid: int, quiet_s: float = 1.0, within_s: float = 60.0) -> None:
     """Wait until a process has used next to no CPU for a while."""
-
-    def used() -> int:
-        fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()
-        return int(fields[11]) + int(fields[12])
-
     end = time.monotonic() + within_s
-    before = used()
+    before = cpu_s(pid)
     while time.monotonic() < end:
         time.sleep(quiet_s)
-        now = used()
-        if now - before <= 3:
+        now = cpu_s(pid)
+        if now - before <= 0.03:
             return
         before = now
 
