@@ -126,14 +126,15 @@ class Line:
         self.first = fit
         self._draw = np.random.default_rng(self.seed)
         self._promote(fit)
-        self.learner = Learner.start(SPEC, self.policy, fit.moments or (), self._gaussians)
+        self.learner = Learner.start(SPEC, self.policy, fit.moments or (), self.gaussians)
 
     def _promote(self, model: Model) -> None:
         artefact = model.to_artefact()
         self.stable, self.digest = model, artefact.digest
         self._versions[self.digest] = model
 
-    def _gaussians(self, digest: str) -> tuple[tuple[str, ...], tuple[Gaussian, ...], int] | None:
+    def gaussians(self, digest: str) -> tuple[tuple[str, ...], tuple[Gaussian, ...], int] | None:
+        """What a watch asks for."""
         model = self._versions.get(digest)
         return None if model is None else (SPEC.levels, model.gaussians, len(model.working_point.scores))
 

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -17,15 +19,17 @@ from gaussline.worker.broker.client import Redis, connect
 from gaussline.worker.broker.feature_log import FeatureLog
 from gaussline.worker.broker.feedback import FeedbackLog
 from gaussline.worker.broker.lease import Lease
+from gaussline.worker.broker.registry import Registry
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.contract.feature_event import FeatureEvent
 from gaussline.worker.contract.feedback import Feedback, Label
 from gaussline.worker.contract.keys import Keys
 from gaussline.worker.contract.order import Order, OrderKind
-from gaussline.worker.errors import ArtefactError, Fenced, NotFound
+from gaussline.worker.errors import ArtefactError, BrokerUnavailable, Fenced, NotFound
 from gaussline.worker.gaussian.moments import Moments
 from gaussline.worker.learning.learner_state import read_moments
 from gaussline.worker.learning.policy import Policy
+from gaussline.worker.learning.proposal import Proposer
 from gaussline.worker.learning.session import Rhythm, Session
 from tests.gaussian.laws import identical
 from tests.learning.log import events, fitted, promote, write
@@ -34,6 +38,7 @@ from tests.support.cli import Cli
 from tests.support.waiting import eventually
 
 MODEL, ARTEFACT = fitted()
+_GONE = BrokerUnavailable("gone")
 POLICY = Policy(block=32, quarantine_s=40.0, watch=True, propose_frames=None)
 SETTINGS = {
     "GAUSSLINE_LEARN_BLOCK": "32",
@@ -184,6 +189,60 @@ def test_events_stay_until_the_checkpoint_has_passed_them(cli: Cli, client: Redi
     assert log.length() == waiting > 0
     left = sum(len(fields[b"e"]) for _, fields in client.xrange(Keys(cli.line).features("default")))
     assert int(client.hget(Keys(cli.line).totals, "features_bytes:default")) == left
+    running.close()
+
+
+def test_entries_that_a_killed_learner_left_behind_its_checkpoint_go_at_the_next_one(cli: Cli, client: Redis) -> None:
+    write(client, cli.line, made(320))
+    running = session(client, cli.line)
+    running.open()
+    drain(running)
+    with patch.object(FeatureLog, "passed", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        running.checkpoint()
+    running.abandon()
+    log = FeatureLog(client, cli.line, "default")
+    assert log.length() == 320
+    again = session(client, cli.line)
+    again.open()
+    again.checkpoint()
+    assert log.length() == sum(len(entry.block.entries) for entry in again.learner.pending) < 320
+    left = sum(len(fields[b"e"]) for _, fields in client.xrange(Keys(cli.line).features("default")))
+    assert int(client.hget(Keys(cli.line).totals, "features_bytes:default")) == left
+    again.close()
+
+
+def test_what_redis_did_not_take_is_deleted_said_and_proposed_when_it_is_back(cli: Cli, client: Redis) -> None:
+    """Redis goes away at each of these moments; afterwards all is as if it had not."""
+    write(client, cli.line, [*made(1_600), Order(OrderKind.FREEZE, "ada"), *made(31, first=1_600)])
+    running = session(client, cli.line, policy=replace(POLICY, propose_frames=100))
+    running.open()
+    write_through, away = running.lease.write, {"say", "pass"}
+
+    def broken(what: str, *args: Any) -> Any:
+        if what in away:
+            away.discard(what)
+            raise BrokerUnavailable("gone")
+        return write_through(what, *args)
+
+    proposer = Proposer(running, by="test")
+    gone = patch.object(Registry, "publish", side_effect=[_GONE, _GONE])
+    with patch.object(Lease, "write", side_effect=broken), gone:
+        with pytest.raises(BrokerUnavailable):
+            drain(running)
+        assert drain(running) == 0, "the order's block was the last, and was folded"
+        with pytest.raises(BrokerUnavailable):
+            running.checkpoint()
+        running.checkpoint()
+        assert running.learner.due()
+        with pytest.raises(BrokerUnavailable):
+            proposer.propose()
+    kinds = [fields[b"kind"] for _, fields in client.xrange(Keys(cli.line).drift("default"))]
+    assert kinds == [b"order"]
+    waiting = sum(len(entry.block.entries) for entry in running.learner.pending)
+    assert FeatureLog(client, cli.line, "default").length() == waiting
+    assert running.learner.due(), "it is proposed again"
+    assert proposer.propose().passed
+    assert not running.learner.due()
     running.close()
 
 

@@ -104,6 +104,19 @@ class FeatureLog:
                     return entries
                 start = f"({entries[-1].id}"
 
+    def sizes(self, until: str) -> list[tuple[str, int]]:
+        """(Id, payload size) of every entry up to an id that is still there."""
+        found: list[tuple[str, int]] = []
+        start = "-"
+        with translated("reading the feature log"):
+            while True:
+                page = self._client.xrange(self._key, min=start, max=until, count=PAGE)
+                entries = [_entry(entry_id, fields) for entry_id, fields in page]
+                found += [(entry.id, len(entry.payload)) for entry in entries]
+                if len(page) < PAGE:
+                    return found
+                start = f"({entries[-1].id}"
+
     def length(self) -> int:
         """Entries in the log now."""
         with translated("reading the feature log"):

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from hashlib import blake2b
 from typing import Any
 
@@ -43,6 +44,14 @@ MAX_CAMERAS = 1_000
 ALARMS_PER_MONTH = 1.0
 FAST_SHARE = 0.5
 """Part of the false alarms that the fast tests may make; the slow one may make the rest."""
+
+
+class Way(Enum):
+    """How a frame comes to teach: not at all, through the gate, which truncates, or by a person's word, past it."""
+
+    SHUT = "shut"
+    GATE = "gate"
+    PERSON = "person"
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +90,7 @@ class Learner:
         lineage: what the moments came from: bases, gaps, merges.
         models: Gaussians of a version that judged, for the watch.
         confirmed: versions that judged when a person confirmed a change, by digest -> who.
+        anchor: the tail of the scores of normal frames that the guard holds candidates to, see `proposal.Tail`.
         since_proposal: frames taught since the last proposal; with the working time of that proposal.
     """
 
@@ -97,6 +107,7 @@ class Learner:
     labels: dict[str, str] = field(default_factory=dict)
     vouched: dict[str, dict[str, Any]] = field(default_factory=dict)
     confirmed: dict[str, str] = field(default_factory=dict)
+    anchor: dict[str, float] = field(default_factory=dict)
     bank: list[NDArray[np.float32]] = field(default_factory=list)
     recent: dict[bytes, None] = field(default_factory=dict)
     position: int = 0
@@ -262,7 +273,8 @@ class Learner:
 
     def _teach_block(self, entry: Pending) -> None:
         events = entry.block.events
-        chosen = [row for row in range(len(events)) if self._teaches(entry, row)]
+        ways = [self._way(entry, row) for row in range(len(events))]
+        chosen = [row for row, way in enumerate(ways) if way is not Way.SHUT]
         self._decay(entry.end_us - self.taught_us, len(chosen))
         self.taught_us = entry.end_us
         if not chosen:
@@ -272,10 +284,11 @@ class Learner:
             [entry.bars[row] == Bar.GATE and events[row].id in self.labels for row in chosen], np.bool_
         )
         weights = self.gate.weights(own, overridden)
+        gated = np.array([ways[row] is Way.GATE for row in chosen], np.bool_)
         there = weights > 0.0
         if not there.all():
             chosen = [row for row, keep in zip(chosen, there, strict=True) if keep]
-            weights = weights[there]
+            weights, gated = weights[there], gated[there]
             if not chosen:
                 return
         plain = None if (weights == 1.0).all() else weights
@@ -284,19 +297,19 @@ class Learner:
             level.update(rows[:, place], plain)
         self.counts["taught"] += len(chosen)
         self.since_proposal += len(chosen)
-        self.gated_weight += float(weights.sum())
+        self.gated_weight += float(weights[gated].sum())
 
-    def _teaches(self, entry: Pending, row: int) -> bool:
+    def _way(self, entry: Pending, row: int) -> Way:
         event, bar, at_us = entry.block.events[row], entry.bars[row], int(entry.at_us[row])
         if bar in (Bar.RESERVOIR, Bar.DUPLICATE):
-            return False
+            return Way.SHUT
         label = self.labels.get(event.id)
         if label is not None:
             self.counts[f"labelled.{label}"] += 1
-            return label == OrderKind.GOOD.value
+            return Way.PERSON if label == OrderKind.GOOD.value else Way.SHUT
         if self._vouches(event, at_us):
-            return True
-        return bar == Bar.NONE and not self.spans.covered(event.camera, at_us)
+            return Way.PERSON
+        return Way.GATE if bar == Bar.NONE and not self.spans.covered(event.camera, at_us) else Way.SHUT
 
     def _vouches(self, event: FeatureEvent, at_us: int) -> bool:
         """Whether an operator has confirmed the change that this frame is part of."""

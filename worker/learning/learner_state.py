@@ -92,6 +92,7 @@ def pack_state(learner: Learner) -> bytes:
         "labels": list(learner.labels.items()),
         "vouched": learner.vouched,
         "confirmed": learner.confirmed,
+        "anchor": learner.anchor,
         "counts": dict(learner.counts),
         "pending": pending,
         "cameras": list(cameras.items()),
@@ -129,6 +130,7 @@ def restore(
         learner.labels = dict(said["labels"])
         learner.vouched = {camera: dict(facts) for camera, facts in said["vouched"].items()}
         learner.confirmed = dict(said["confirmed"])
+        learner.anchor = dict(said.get("anchor", {}))  # a checkpoint of an earlier release has none
         learner.counts = Counter(said["counts"])
         recent = artefact.arrays["recent"].tobytes()
         learner.recent = dict.fromkeys(recent[start : start + 8] for start in range(0, len(recent), 8))

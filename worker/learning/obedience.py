@@ -88,6 +88,7 @@ def _confirm(learner: Learner, camera: str, facts: dict[str, Any]) -> None:
     learner.reservoir.forget(camera, from_us)
     learner.moments = [Moments(width) for width in learner.spec.channels]
     learner.gated_weight, learner.since_proposal = 0.0, 0
+    learner.anchor = {}
     learner.remember({"confirmed": camera or "all cameras", "after": learner.scouted_id, "by": facts["by"]})
     for name in cameras:
         fresh = learner.new_watch(name)

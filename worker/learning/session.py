@@ -94,6 +94,7 @@ class Session:
         self._judging_spec: BackboneSpec
         self._pages: dict[int, tuple[object, dict[str, Any]]] = {}
         self._kept: list[tuple[str, int]] = []
+        self._unsaid: list[tuple[str, str, str, str]] = []
         self._buffer: list[Entry] = []
         self._cursor = self._feedback_seen = "0-0"
         self._next: Future[tuple[dict[str, Any] | None, Block | None]] | None = None
@@ -123,7 +124,9 @@ class Session:
             raise
         self._cursor = self.learner.scouted_id
         self._feedback_seen = self._log.feedback_cursor()
-        self._kept = [entry for waiting in self.learner.pending for entry in waiting.block.entries]
+        # Killed between its checkpoint and their deletion, a learner leaves entries behind that were passed.
+        self._kept = self._log.sizes(self.learner.taught_id)
+        self._kept += [entry for waiting in self.learner.pending for entry in waiting.block.entries]
         self._dropped = self._log.gap().dropped
         self._renewed_s = self._saved_s = self._monotonic()
         self._saved_position = self.learner.position
@@ -177,6 +180,7 @@ class Session:
         if now_s - self._renewed_s >= self.rhythm.lease_s / 3.0:
             self.lease.renew()
             self._renewed_s = now_s
+        self._flush()
         self._take_feedback()
         block = self._take_block()
         if block is None:
@@ -197,15 +201,16 @@ class Session:
     def checkpoint(self) -> Checkpoint:
         """Publish the state by one flip of the pointer, and let go of the log entries it has passed."""
         learner = self.learner
+        self._flush()  # what a checkpoint has passed is not folded again, and would stay unsaid
         parts: dict[str, bytes | dict[str, Any]] = {"moments": pack_moments(learner), "state": pack_state(learner)}
         for page in learner.reservoir.pages:
             known = self._pages.get(page.number)
             parts[f"page.{page.number}"] = known[1] if known is not None and known[0] is page else page.pack()
         checkpoint = self._store.save(self.lease, about(learner, self.model), parts)
         self._remember_pages(learner, checkpoint)
-        waiting = sum(len(entry.block.entries) for entry in learner.pending)
-        done, self._kept = self._kept[: len(self._kept) - waiting], self._kept[len(self._kept) - waiting :]
-        self._log.passed(self.lease, done)
+        done = len(self._kept) - sum(len(entry.block.entries) for entry in learner.pending)
+        self._log.passed(self.lease, self._kept[:done])  # what is gone already may be asked for again
+        del self._kept[:done]
         return checkpoint
 
     def say(self, notice: Notice, entry_id: str) -> None:
@@ -225,17 +230,20 @@ class Session:
 
     def _read_next(self) -> tuple[dict[str, Any] | None, Block | None]:
         """What the log lost before it was read, where it did, and the next block; in the reading thread, or instead."""
-        gap, lost = self._log.gap(), None
-        if gap.dropped > self._dropped and later(gap.until, self._cursor):
+        entries, lost = self._log.read(self._cursor, self.policy.block - len(self._buffer)), None
+        # Looked at afterwards, so that nothing can go unseen between the two; what goes after it was read is no loss.
+        gap = self._log.gap()
+        unread = later(gap.until, self._cursor) and (not entries or later(entries[0].id, gap.until))
+        if gap.dropped > self._dropped and unread:
             lost = {"gap": [self._cursor, gap.until], "dropped": gap.dropped - self._dropped}
         self._dropped = gap.dropped
-        self._buffer += self._log.read(self._cursor, self.policy.block - len(self._buffer))
+        self._buffer += entries
         if self._buffer:
             self._cursor = self._buffer[-1].id
         if len(self._buffer) < self.policy.block:
             return lost, None
-        entries, self._buffer = self._buffer, []
-        return lost, read_block(entries, self._judging_spec)
+        whole, self._buffer = self._buffer, []
+        return lost, read_block(whole, self._judging_spec)
 
     def _reread(self, first: str, last: str) -> Block:
         """The block of a checkpoint between two ids, as the log still holds it."""
@@ -263,7 +271,14 @@ class Session:
                 text = sentence(notice.alarm, to_text(notice.at_us)[11:16])
                 said |= {"alarm": notice.alarm.kind, "test": notice.alarm.test, "text": text}
             line = json.dumps(said, allow_nan=False)
-            self.lease.write("say", f"{milliseconds}-{number}", notice.kind, notice.camera, line)
+            self._unsaid.append((f"{milliseconds}-{number}", notice.kind, notice.camera, line))
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write what is to be said; where Redis is away it waits for the next turn."""
+        while self._unsaid:
+            self.lease.write("say", *self._unsaid[0])
+            del self._unsaid[0]
 
     # --- models ------------------------------------------------------------------------------------------------------
     def _load(self, digest: str) -> Model:
