@@ -283,7 +283,7 @@ def test_mean_and_standard_error_over_categories() -> None:
 
 
 def test_numbers_for_people() -> None:
-    assert [shown(cell) for cell in (None, "x", 1234, 0.91234, 5.7e-7, 512.34, 0.0)] == [
+    assert [shown(cell) for cell in (None, "x", 1234, 0.91234, 5.7e-7, 512.34, 0.0, -0.00098)] == [
         "–",
         "x",
         "1,234",
@@ -291,6 +291,7 @@ def test_numbers_for_people() -> None:
         "5.7e-07",
         "512.3",
         "0.0000",
+        "-0.0010",
     ]
 
 

@@ -81,7 +81,7 @@ def test_the_text_needs_nothing_from_elsewhere(page: Path) -> None:
 def test_the_result_tells_what_the_report_shows(result: Evaluation) -> None:
     told = result.to_dict()
     assert [one["name"] for one in told["categories"]] == list(NAMES)
-    assert set(told["categories"][0]["tables"]) == {"levels", "defects", "combinations", "sigma", "pixels"}
+    assert set(told["categories"][0]["tables"]) == {"levels", "defects", "rates", "combinations", "sigma", "pixels"}
     assert {"levels", "combinations", "sigma", "pixels"} <= set(told["means"])
     assert [one["file"].rpartition("/")[2] for one in told["categories"][0]["skipped"]] == ["broken.png"]
     assert any("leak: up to" in text for text in told["categories"][1]["warnings"])
@@ -116,6 +116,7 @@ def test_it_opens_in_a_real_browser_whole_and_without_complaint(page: Path, brow
     assert titles == [
         "Every level, and levels combined",
         "Every defect type",
+        "Stated and realised false-positive rates",
         "Combinations of levels",
         "The published threshold",
         "Where the defects are",

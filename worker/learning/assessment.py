@@ -24,6 +24,7 @@ from gaussline.worker.learning.feature_cache import FeatureCache
 from gaussline.worker.learning.fit import FitOptions
 from gaussline.worker.learning.localisation import Explained, explained, masked, pixel_table, read_masks
 from gaussline.worker.learning.protocol import PAPER_FOLDS, Plan, Protocol, leaks, plans
+from gaussline.worker.learning.rates import rate_table
 from gaussline.worker.learning.result_table import ResultTable, over_categories
 
 SHOWN_EACH = 4
@@ -208,6 +209,7 @@ class Assessor:
         tables = [
             level_table(runs, spec.levels, ask.fit.rule, draws=ask.draws, confidence=ask.confidence, seed=ask.seed),
             defect_table(category, runs, ask.fit.rule),
+            self._rates(category, planned),
             *self._extra(category, planned),
         ]
         if masks:
@@ -224,10 +226,15 @@ class Assessor:
                 )
             )
         examples = self._examples(category, runs[0]) if ask.examples else ()
-        return Assessed(name, category, tuple(runs), tuple(tables), self._warnings(category, planned), examples)
+        return Assessed(
+            name, category, tuple(runs), tuple(tables), self._warnings(category, planned, len(masks)), examples
+        )
 
-    def _warnings(self, category: Category, planned: Sequence[Plan]) -> tuple[str, ...]:
+    def _warnings(self, category: Category, planned: Sequence[Plan], masks: int) -> tuple[str, ...]:
         told = list(category.warnings)
+        if masks and masks < len(category.data.defective):
+            without = len(category.data.defective) - masks
+            told.append(f"{without} of {without + masks} defective images have no mask: pixel metrics leave them out")
         leaked = max(leaks(plan, category.digests) for plan in planned)
         if leaked:
             told.append(
@@ -237,6 +244,10 @@ class Assessor:
         if self._extraction.spec.random_weights:
             told.append("the backbone has random weights: these numbers mean nothing")
         return tuple(told)
+
+    def _rates(self, category: Category, planned: Sequence[Plan]) -> ResultTable:
+        self._stage(f"{category.name}: stated rates", len(planned))
+        return rate_table(category, planned, self._extraction.spec.levels, self._options.fit, self._progress)
 
     def _extra(self, category: Category, planned: Sequence[Plan]) -> list[ResultTable]:
         ask, levels = self._options, self._extraction.spec.levels

@@ -129,12 +129,12 @@ def contamination_table(
     clean = float(np.mean([one[2] for one in found[0.0]]))
     rows: list[list[Cell]] = []
     for share, values in found.items():
-        moved, part, *numbers = (float(value) for value in np.mean(values, axis=0))
+        moved, part, *numbers = (float(value) for value in np.mean(values, axis=0))  # the same number every draw
         cells: list[Cell] = []
         for area, fpr, tpr in zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True):
             cells += [area, area - clean, fpr, tpr]
         cells += [None] * (8 - len(cells))
-        rows.append([f"{share:.0%} of the defects", round(moved, 1), part, *cells])
+        rows.append([f"{share:.0%} of the defects", round(moved), part, *cells])
     return ResultTable(
         "contamination",
         TITLE,

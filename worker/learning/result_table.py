@@ -47,7 +47,7 @@ def shown(cell: Cell) -> str:
         return cell
     if isinstance(cell, int):
         return f"{cell:,}"
-    if cell and abs(cell) < 1e-3:
+    if cell and abs(cell) < 1e-4:
         return f"{cell:.2g}"
     return f"{cell:.4f}" if abs(cell) < 10 else f"{cell:,.1f}"
 

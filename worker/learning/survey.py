@@ -68,8 +68,9 @@ class Survey:
         if groups:
             first = groups[0]
             told.append(
-                f"{len(groups)} groups of files have the same bytes (such as {_short(first[0].path)} and "
-                f"{_short(first[1].path)}): copies on both sides of a split make an AUROC look better than it is"
+                f"{len(groups)} {'group' if len(groups) == 1 else 'groups'} of files have the same bytes (such as "
+                f"{_short(first[0].path)} and {_short(first[1].path)}): copies on both sides of a "
+                "split make an AUROC look better than it is"
             )
         both = [group for group in groups if len({sample.normal for sample in group}) == 2]
         if both:
