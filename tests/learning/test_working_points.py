@@ -127,6 +127,22 @@ def test_laws_of_one_level_are_refused_for_several(method: Method) -> None:
         fit_model(normal(300), SPEC, FitOptions(0.05, method=method, estimator=Estimator.EMPIRICAL))
 
 
+def test_the_exact_law_is_refused_where_frames_are_chosen_or_counted_twice() -> None:
+    exact = FitOptions(0.05, method=Method.HOTELLING, estimator=Estimator.EMPIRICAL)
+    copies = [gaussian(200, 2)]
+    with pytest.raises(FitError, match="copies are no new frames"):
+        fit_model(gaussian(200, 1), ONE, exact, copies=copies)
+    with pytest.raises(FitError, match="by their scores"):
+        replace(exact, robust=True)
+    plain = FitOptions(0.05, estimator=Estimator.EMPIRICAL)
+    chosen = fit_model(gaussian(300, 1), ONE, replace(plain, robust=True))
+    copied = fit_model(gaussian(200, 1), ONE, plain, {"augmentation": {"copies": 1}}, copies=copies)
+    fresh = NormalImages((), gaussian(100, 3), np.arange(100, dtype=np.uint64), None, (), ())
+    for model in (chosen, copied):
+        with pytest.raises(FitError, match="F law"):
+            recalibrated(model, fresh, rate=0.05, method=Method.HOTELLING)
+
+
 def test_too_few_frames_are_refused_with_the_number_needed() -> None:
     for method in (Method.CONFORMAL, Method.EMPIRICAL, Method.CROSS_CONFORMAL, Method.PARETO, Method.ROBUST):
         options = FitOptions(0.01, method=method)

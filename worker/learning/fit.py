@@ -36,6 +36,7 @@ Copies = Sequence[Sequence[ArrayLike]]
 """Features of augmented copies of the same frames, (n, d) a level, once a copy (see `augmentation`)."""
 UPDATE_FRAMES = 256
 FOLDS = 5
+NO_F_LAW = ": the F law (hotelling) holds for frames as they come, each of them once; use conformal"
 FEWEST_TRAINING = 3
 """Two frames show one direction, and shrinkage has nothing to shrink by."""
 
@@ -73,6 +74,8 @@ class FitOptions:
                 "cross_conformal keeps folds apart, and a standardised combination or a robust fit would carry what "
                 "they learn from one to the other: use conformal, or another rule"
             )
+        if self.method is Method.HOTELLING and self.robust:
+            raise FitError(f"a robust fit chooses its frames by their scores{NO_F_LAW}")
         if not 0.0 < self.calibration_share < 1.0:
             raise FitError(f"calibration share {self.calibration_share} is not between 0 and 1")
 
@@ -206,6 +209,8 @@ def fit_model(
     """
     arrays = _checked(features, spec)
     count = len(arrays[0])
+    if options.method is Method.HOTELLING and copies:
+        raise FitError(f"augmented copies are no new frames{NO_F_LAW}")
     if options.method is Method.CROSS_CONFORMAL:
         if calibrating is not None:
             raise FitError("cross_conformal takes every frame for both: a drawn reservoir has no part in it")

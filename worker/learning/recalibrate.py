@@ -10,10 +10,12 @@ import numpy as np
 from gaussline.worker.contract.model import Model
 from gaussline.worker.errors import FitError
 from gaussline.worker.gaussian.calibration import BY_LAW, Method
-from gaussline.worker.learning.fit import realised
+from gaussline.worker.learning.fit import NO_F_LAW, realised
 from gaussline.worker.learning.normal_images import NormalImages
 from gaussline.worker.learning.working_point import calibration_frames_needed, working_point
 
+_OUT_OF_ORDER = frozenset({"left_out", "augmentation"})
+"""What a model's record holds where its frames were chosen by their scores, or counted more than once."""
 _OF_A_FIT = ("calibration_frames", "held_out_frames", "realised_rate", "realised_interval", "folds")
 
 
@@ -35,6 +37,8 @@ def recalibrated(
 
     Raises FitError, with the number needed, where what is left is too few.
     """
+    if method is Method.HOTELLING and not _OUT_OF_ORDER.isdisjoint(model.info):
+        raise FitError(f"the model was fitted robustly or on augmented copies{NO_F_LAW}")
     unseen = np.flatnonzero(~np.isin(images.digests, model.trained_on))
     left_out = len(images.digests) - unseen.size
     order = np.random.default_rng(seed).permutation(unseen)
