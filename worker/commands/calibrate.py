@@ -38,6 +38,7 @@ def calibrate(
         float, typer.Option(help="Share of the frames that the new point is held against instead.", min=0.0, max=0.9)
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out; they are listed.")] = False,
     promote: Annotated[bool, typer.Option("--promote", help="Point the stable channel at the new version.")] = False,
     note: Note = "",
     by: By = "",
@@ -57,6 +58,7 @@ def calibrate(
     from gaussline.worker.contract.model import Model
     from gaussline.worker.errors import NotFound
     from gaussline.worker.gaussian.calibration import Method
+    from gaussline.worker.learning.dataset import read_dataset
     from gaussline.worker.learning.fit import report
     from gaussline.worker.learning.normal_images import read_normal
     from gaussline.worker.learning.recalibrate import recalibrated
@@ -67,6 +69,7 @@ def calibrate(
 
     settings = load_settings(redis_url=redis_url, line=line)
     chosen = choice(Method, method, "--method")
+    read_dataset(folder)  # refused before a backbone is fetched and tuned
     client = open_redis(settings)
     registry = Registry(client, settings.line, seal=open_seal(settings))
     if version is None:
@@ -92,13 +95,16 @@ def calibrate(
         ),
     )
     with progress() as bar:
-        task = bar.add_task("features", total=None)
+        task = bar.add_task("features", total=None, visible=False)
         images = read_normal(
             folder,
             extractor,
+            skip_bad=skip_bad,
             threads=settings.decode_threads,
-            progress=lambda done, total: bar.update(task, advance=done, total=total),
+            progress=lambda done, total: bar.update(task, advance=done, total=total, visible=True),
         )
+    for path, why in images.skipped:
+        err().print(f"skipped {path}: {why}", highlight=False, markup=False)
     for warning in images.warnings:
         err().print(f"[yellow]warning:[/] {warning}")
     new, left_out = recalibrated(

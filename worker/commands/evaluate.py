@@ -105,6 +105,7 @@ def evaluate(
     from gaussline.worker.learning.augmentation import Augmentation
     from gaussline.worker.learning.category import Extraction, find_categories
     from gaussline.worker.learning.controls import Extra
+    from gaussline.worker.learning.dataset import read_dataset
     from gaussline.worker.learning.feature_cache import FeatureCache
     from gaussline.worker.learning.pipeline import BackboneOptions
     from gaussline.worker.learning.protocol import PAPER_SEED, Protocol
@@ -130,6 +131,8 @@ def evaluate(
         if path is not None and not path.parent.is_dir():
             raise typer.BadParameter(f"{path.parent} is no folder", param_hint="--html, --csv")
     paths = find_categories(folders)
+    for path in paths:
+        read_dataset(path, need_defects=True)  # refused before a backbone is fetched
     store = None if no_cache else FeatureCache(_cache_folder(settings), settings.feature_cache_max_bytes)
     extraction = Extraction(
         BackboneOptions(
@@ -148,10 +151,10 @@ def evaluate(
         lambda extractor: err().print(f"{backbone} runs as {extractor.runtime}"),
     )
     with progress() as bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task("", total=None, visible=False)
 
         def stage(name: str, total: int) -> None:
-            bar.reset(task, total=total, description=name)
+            bar.reset(task, total=total, description=name, visible=True)
 
         assessor = Assessor(extraction, store, ask, stage=stage, progress=lambda done: bar.advance(task, done))
         result = assessor.assess(paths)

@@ -178,9 +178,10 @@ def fit(
         registry = Registry(client, settings.line, seal=open_seal(settings))
         registry.models()  # before minutes are spent on a fit that nobody can store
     if events is not None:
-        if folder is not None or output is not None or augmentation is not None:
+        if folder is not None or output is not None or augmentation is not None or holdout or suspects:
             raise typer.BadParameter(
-                "takes the line's own record: give neither a folder nor --output nor --augment", param_hint="--events"
+                "takes the line's own record: give no folder, --output, --augment, --holdout or --suspects",
+                param_hint="--events",
             )
         assert registry is not None
         recorded = read_recorded(client, settings.line, events, registry)
@@ -254,23 +255,23 @@ def _fit_folder(
     """Read a folder's normal images, fit, and say what a person should know."""
     import numpy as np
 
+    from gaussline.worker.learning.dataset import read_dataset
     from gaussline.worker.learning.fit import fit_model, realised
     from gaussline.worker.learning.normal_images import read_normal
     from gaussline.worker.learning.suspects import write_suspects
 
-    if not folder.is_dir():
-        raise SourceError(f"{folder} is no folder")  # before a backbone is fetched
+    read_dataset(folder)  # refused before a backbone is fetched and tuned
     extractor = backbones.open()
     err().print(f"{backbones.name} runs as {extractor.runtime}")
     with progress() as bar:
-        task = bar.add_task("features", total=None)
+        task = bar.add_task("features", total=None, visible=False)
         images = read_normal(
             folder,
             extractor,
             skip_bad=skip_bad,
             threads=threads,
             augmentation=augmentation,
-            progress=lambda done, total: bar.update(task, advance=done, total=total),
+            progress=lambda done, total: bar.update(task, advance=done, total=total, visible=True),
         )
     for path, why in images.skipped:
         err().print(f"skipped {path}: {why}", highlight=False, markup=False)
@@ -326,6 +327,8 @@ def fit_table(text: dict[str, Any]) -> Table:
             f"\nstated {text['stated_rate']:.3%}, realised {text['realised_rate']:.2%} of {text['held_out_frames']} "
             f"unseen normal frames, 95 % interval {low:.2%} … {high:.2%}"
         )
+    else:
+        title += "\nnot held against unseen normal frames: --holdout, or normal test images (test/good), do that"
     if "warning" in text:
         title += f"\nwarning: {text['warning']}"
     table = Table(title=title)

@@ -80,7 +80,7 @@ def write_suspects(
         # A map needs none; a model without one there is not.
         working_point(Method.EMPIRICAL, 0.5, scores, fitted.gaussians, fitted.combination),
     )
-    told = []
+    told, pictures = [], []
     for rank, place in enumerate(worst.tolist(), 1):
         sample = samples[place]
         file = folder / f"{rank:03d}_{sample.path.stem}.png"
@@ -88,11 +88,13 @@ def write_suspects(
         image = preprocess_one(decode(frame.data, frame.encoding, ImageLimits()), extractor.spec.input_size)
         own, maps = extractor.extract_with_maps(stack([image]))
         explained = heat_map(shown, [level[0].cpu().numpy() for level in own], maps.of(0))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(explained.to_png(image.permute(1, 2, 0).numpy()))
-        except OSError as error:
-            raise SourceError(f"{file} cannot be written: {error.strerror or error}") from None
+        pictures.append((file, explained.to_png(image.permute(1, 2, 0).numpy())))
         left_out = not bool(found.trusted[place])
         told.append(Suspect(sample.path, float(found.scores[place]), float(found.p_values[place]), left_out, file))
+    try:  # all of them are made: what can still fail is the disk
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, picture in pictures:
+            file.write_bytes(picture)
+    except OSError as error:
+        raise SourceError(f"{folder} cannot be written to: {error.strerror or error}") from None
     return told
