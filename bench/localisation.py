@@ -1,10 +1,11 @@
 """Where defects are: the exact heat map beside a Gaussian for each position, against known masks.
 
-    python -m bench.localisation WEIGHTS [--good N] [--defects N] [--grid 1 3 7]
+    python -m bench.localisation WEIGHTS [--good N] [--defects N] [--mended N] [--grid 1 3 7]
 
 Rendered parts with their masks, MobileNetV2, one split. The map by position asks of each place by itself: local
 features, a mean for each position, one covariance a level pooled over all of them (so that a few hundred images are
-enough), roots, the levels at input size added up. It localises and does not explain: it adds up to no score.
+enough), roots, the levels at input size added up. It localises and does not explain: it adds up to no score. The second
+table holds the exact maps against their cause (see `bench.occlusion`).
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 
+from bench.occlusion import BOARD, Mended, mended
 from bench.record import machine
-from gaussline.producer.sources.synthetic import SyntheticParts, write_folder
+from gaussline.producer.sources.synthetic import GOOD, SyntheticParts, write_folder
+from gaussline.worker.contract.model import Model
 from gaussline.worker.gaussian.density import Gaussian, fit_gaussian
 from gaussline.worker.gaussian.moments import Moments
 from gaussline.worker.gaussian.pixels import PixelScores
@@ -31,14 +34,20 @@ from gaussline.worker.learning.category import Category, Extraction, read_catego
 from gaussline.worker.learning.dataset import Sample
 from gaussline.worker.learning.evaluation import run_plan
 from gaussline.worker.learning.features import image_batches
-from gaussline.worker.learning.fit import FitOptions
+from gaussline.worker.learning.fit import FitOptions, fit_model
 from gaussline.worker.learning.localisation import pixel_table, read_masks, shrunk
 from gaussline.worker.learning.pipeline import BackboneOptions
 from gaussline.worker.learning.protocol import Plan, Protocol, plans
 from gaussline.worker.vision.features import FeatureExtractor
-from gaussline.worker.vision.preprocess import stack
+from gaussline.worker.vision.preprocess import preprocess_one, stack
 
 SIZE = 224
+MENDED = ("scratch", "spot", "missing_hole")
+"""Defects that lie somewhere: a part out of focus has no square to mend."""
+AT_LEAST = 1.2
+"""Scores over that of the sound twin from which it is the defect that a map has to explain."""
+FIRST_MENDED = 100_000
+"""Parts from here on are in no folder."""
 FINEST = 28
 """Positions a side at most: finer maps of shallow levels are averaged down, their defects are larger than a cell."""
 
@@ -93,6 +102,22 @@ def summed(image: list[NDArray[Any]], means: list[NDArray[Any]], gaussians: list
     return whole
 
 
+def mending(extractor: FeatureExtractor, model: Model, parts: SyntheticParts, frames: int) -> list[tuple[str, Mended]]:
+    """Up to so many parts of each defect that raised their scores, each held against its sound twin."""
+    found = []
+    for kind in MENDED:
+        have = 0
+        for index in range(FIRST_MENDED, FIRST_MENDED + 5 * frames):
+            image, twin = (
+                preprocess_one(parts.render(index, label).image, extractor.spec.input_size) for label in (kind, GOOD)
+            )
+            score, sound = model.scores(list(extractor.extract(stack([image, twin]))))
+            if have < frames and score >= AT_LEAST * sound:
+                found.append((kind, mended(extractor, model, image, twin)))
+                have += 1
+    return found
+
+
 def main() -> int:
     """Run and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.localisation", description=__doc__.splitlines()[0])
@@ -100,13 +125,20 @@ def main() -> int:
     parser.add_argument("--good", type=int, default=300)
     parser.add_argument("--defects", type=int, default=25, help="of each of four kinds")
     parser.add_argument("--grid", type=int, nargs="+", default=[1, 3, 7])
+    parser.add_argument("--mended", type=int, default=10, help="parts of each defect that are mended square by square")
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
     table = Table(title=f"{options.good} good plates, {options.defects} of each defect, {SIZE} x {SIZE}")
     for column in ("map", "pixel AUROC", "PRO up to 0.3"):
         table.add_column(column, justify="left" if column == "map" else "right")
+    cause = Table(
+        title=f"one of {BOARD} x {BOARD} squares mended: share of what mending the whole part takes off its score"
+    )
+    for column in ("map", "defect", "parts", "the square that the map names", "the best square", "a square by lot"):
+        cause.add_column(column, justify="left" if column in ("map", "defect") else "right")
+    parts = SyntheticParts(options.seed, size=SIZE)
     with tempfile.TemporaryDirectory() as folder:
-        write_folder(SyntheticParts(options.seed, size=SIZE), Path(folder), good=options.good, defects=options.defects)
+        write_folder(parts, Path(folder), good=options.good, defects=options.defects)
         for grid in options.grid:
             extraction = opened(options.weights, grid)
             category = read_category(Path(folder), extraction, None)
@@ -114,12 +146,21 @@ def main() -> int:
             run = run_plan(category, plan, extraction.spec.levels, FitOptions(), keep=True)
             found = pixel_table(category, run, extraction.extractor, read_masks(category), seed=0).rows[0]
             table.add_row(f"exact, --grid {grid}", f"{found[1]:.4f}", f"{found[2]:.4f}")
+            model = fit_model(
+                [level[plan.train] for level in category.features], extraction.spec, FitOptions(rate=0.05)
+            )
+            held = mending(extraction.extractor, model, parts, options.mended)
+            for kind in MENDED:
+                own = [one for name, one in held if name == kind]
+                shares = [f"{np.mean([getattr(one, what) for one in own]):.0%}" for what in ("named", "best", "mean")]
+                cause.add_row(f"exact, --grid {grid}", kind, str(len(own)), *shares)
         extraction = opened(options.weights, 1)
         area, overlap = by_position(category, plan, extraction.extractor)
         table.add_row("a Gaussian for each position, pooled covariance", f"{area:.4f}", f"{overlap:.4f}")
     console = Console(width=120)
     console.print(machine())
     console.print(table)
+    console.print(cause)
     return 0
 
 
