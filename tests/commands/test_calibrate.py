@@ -17,7 +17,7 @@ def test_another_working_point_is_another_version_of_the_same_gaussians(
     shutil.copytree(parts / "good", folder / "good")
     (folder / "good" / "torn.png").write_bytes(b"no image")
     base = ["calibrate", "default", str(folder), "--version", "1", "--rate", "0.2"]
-    assert "neither good/" in cli("calibrate", "default", str(tmp_path), "--rate", "0.2", code=2).stderr
+    assert "neither good/" in cli(*base[:2], str(tmp_path), *base[3:], code=2).stderr
     assert "name a --version" in cli("calibrate", "default", str(folder), "--rate", "0.2", code=1).stderr
     torn = cli(*base, code=2).stderr
     assert "torn.png" in torn

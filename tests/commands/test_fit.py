@@ -27,6 +27,7 @@ def test_fit_makes_a_version_and_refuses_what_cannot_hold(cli: Cli, parts: Path,
     settings: Any = {"GAUSSLINE_MEMORY_FORMAT": "channels_last"}
     few = cli(*base, "--rate", "0.01", code=1, **settings)
     assert "needs 99 of them" in few.stderr
+    assert "runs as" not in few.stderr  # before a backbone is tuned, and features are computed
     named = [word for word in base if word not in ("--weights", str(weights))]
     settings["GAUSSLINE_WEIGHTS"] = str(weights)  # as a worker is told; --weights goes before it
     made = json.loads(cli(*named, "--rate", "0.1", "--json", "--promote", **settings).stdout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +37,11 @@ def extractor() -> FeatureExtractor:
 @pytest.fixture(scope="module")
 def images(extractor: FeatureExtractor, tmp_path_factory: pytest.TempPathFactory) -> NormalImages:
     folder = tmp_path_factory.mktemp("plates")
-    write_folder(SyntheticParts(5, size=64), folder, good=60, defects=PLANTED)
-    for path in sorted((folder / "bad" / "blur").iterdir()):
-        shutil.move(path, folder / "good" / f"planted_{path.name}")
+    write_folder(SyntheticParts(5, size=64), folder, good=60, defects=1)
+    for number, path in enumerate(sorted((folder / "good").iterdir())[:PLANTED]):
+        pixels = np.array(Image.open(path))
+        pixels[20:40, 12 * number : 12 * number + 20] = (255, 0, 0)
+        Image.fromarray(pixels).save(folder / "good" / f"planted_{path.name}")
     return read_normal(folder, extractor)
 
 

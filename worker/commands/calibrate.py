@@ -58,9 +58,8 @@ def calibrate(
     from gaussline.worker.contract.model import Model
     from gaussline.worker.errors import NotFound
     from gaussline.worker.gaussian.calibration import Method
-    from gaussline.worker.learning.dataset import read_dataset
     from gaussline.worker.learning.fit import report
-    from gaussline.worker.learning.normal_images import read_normal
+    from gaussline.worker.learning.normal_images import look, read_normal
     from gaussline.worker.learning.recalibrate import recalibrated
     from gaussline.worker.vision.backbones import load_for
     from gaussline.worker.vision.features import FeatureExtractor
@@ -69,7 +68,6 @@ def calibrate(
 
     settings = load_settings(redis_url=redis_url, line=line)
     chosen = choice(Method, method, "--method")
-    read_dataset(folder)  # refused before a backbone is fetched and tuned
     client = open_redis(settings)
     registry = Registry(client, settings.line, seal=open_seal(settings))
     if version is None:
@@ -79,6 +77,7 @@ def calibrate(
         version = pointer.version
     base = registry.version(name, version)
     model = Model.from_artefact(Artefact.unpack(registry.fetch(base.digest), base.digest))
+    look(folder, skip_bad=skip_bad, threads=settings.decode_threads)
     source: Any = weights or settings.weights
     if model.spec.random_weights:
         source = WeightsSource(random_seed=int(model.spec.weights_source.rsplit(":", 1)[-1]))

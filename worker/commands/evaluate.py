@@ -150,7 +150,7 @@ def evaluate(
         ),
         lambda extractor: err().print(f"{backbone} runs as {extractor.runtime}"),
     )
-    with progress() as bar:
+    with progress("done") as bar:
         task = bar.add_task("", total=None, visible=False)
 
         def stage(name: str, total: int) -> None:

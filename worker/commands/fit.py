@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -255,12 +256,12 @@ def _fit_folder(
     """Read a folder's normal images, fit, and say what a person should know."""
     import numpy as np
 
-    from gaussline.worker.learning.dataset import read_dataset
-    from gaussline.worker.learning.fit import fit_model, realised
-    from gaussline.worker.learning.normal_images import read_normal
+    from gaussline.worker.learning.fit import fit_model, realised, require_frames
+    from gaussline.worker.learning.normal_images import look, read_normal
     from gaussline.worker.learning.suspects import write_suspects
 
-    read_dataset(folder)  # refused before a backbone is fetched and tuned
+    count = look(folder, skip_bad=skip_bad, threads=threads)
+    require_frames(count - round(holdout * count), options)
     extractor = backbones.open()
     err().print(f"{backbones.name} runs as {extractor.runtime}")
     with progress() as bar:
@@ -314,8 +315,8 @@ def suspects_table(found: Any, folder: Path) -> Table:
     return table
 
 
-def fit_table(text: dict[str, Any]) -> Table:
-    """The report of a fit, as a table: a level a row, of a level cut into regions the worst of its numbers."""
+def fit_table(text: dict[str, Any]) -> Group:
+    """The report of a fit: what it holds, and a level a row, of a level cut into regions the worst of its numbers."""
     title = (
         f"fitted on {text['training_frames']} frames, working point from {text['calibration_frames']} "
         f"{'of them' if text['method'] == 'cross_conformal' else 'others'}: {text['method']} at "
@@ -327,11 +328,11 @@ def fit_table(text: dict[str, Any]) -> Table:
             f"\nstated {text['stated_rate']:.3%}, realised {text['realised_rate']:.2%} of {text['held_out_frames']} "
             f"unseen normal frames, 95 % interval {low:.2%} … {high:.2%}"
         )
-    else:
+    elif "events" not in text:
         title += "\nnot held against unseen normal frames: --holdout, or normal test images (test/good), do that"
     if "warning" in text:
         title += f"\nwarning: {text['warning']}"
-    table = Table(title=title)
+    table = Table()
     for column in ("level", "regions", "frames", "shrinkage", "condition number"):
         table.add_column(column, justify="left" if column == "level" else "right")
     levels: dict[str, list[dict[str, Any]]] = {}
@@ -340,7 +341,7 @@ def fit_table(text: dict[str, Any]) -> Table:
     for name, parts in levels.items():
         shrinkage, condition = (max(part[key] for part in parts) for key in ("shrinkage", "condition"))
         table.add_row(name, str(len(parts)), f"{parts[0]['count']:.0f}", f"{shrinkage:.4f}", f"{condition:.3g}")
-    return table
+    return Group(Text(title), table)
 
 
 def choice(kind: Any, value: str, option: str) -> Any:

@@ -56,6 +56,16 @@ class EvaluationOptions:
     skip_bad: bool = False
     augmentation: Augmentation | None = None
 
+    def __post_init__(self) -> None:
+        """Raise FitError for numbers that make no sense: before minutes are spent on features."""
+        for name, share in (("training share", self.train_share), ("confidence", self.confidence)):
+            if not 0.0 < share < 1.0:
+                raise FitError(f"{name} {share:g} is not between 0 and 1")
+        if self.folds < 2 and self.protocol is not Protocol.SPLIT:
+            raise FitError(f"{self.folds} folds are none: give at least 2")
+        if self.draws < 1 or not self.seeds:
+            raise FitError("an evaluation needs at least one bootstrap draw and one seed")
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return {

@@ -16,7 +16,7 @@ from gaussline.worker.learning.dataset import Dataset, Sample, read_dataset
 from gaussline.worker.learning.feature_cache import FeatureCache, Levels
 from gaussline.worker.learning.features import Features, Progress, image_batches
 from gaussline.worker.learning.pipeline import BackboneOptions
-from gaussline.worker.learning.survey import Survey, Unreadable, refuse, survey
+from gaussline.worker.learning.survey import Survey, Unreadable, images, refuse, survey
 from gaussline.worker.vision.features import FeatureExtractor
 from gaussline.worker.vision.preprocess import stack
 from gaussline.worker.vision.runtime import resolve_device
@@ -176,7 +176,8 @@ def _category(listed: Dataset, seen: Survey, rows: dict[Path, list[Levels]], bad
     warnings = Survey(tuple(kept), ()).warnings()
     if bad:
         named = ", ".join(one.path.name for one in bad[:5]) + (", …" if len(bad) > 5 else "")
-        warnings.append(f"{len(bad)} images cannot be read and were left out: {named}")
+        told = "was" if len(bad) == 1 else "were"
+        warnings.append(f"{images(len(bad))} cannot be read and {told} left out: {named}")
     levels, *copies = (
         [np.stack(level) for level in zip(*each, strict=True)]
         for each in zip(*(rows[image.sample.path] for image in kept), strict=True)

@@ -218,9 +218,8 @@ def fit_model(
     if calibrating is not None:
         calibration, training = np.flatnonzero(calibrating), np.flatnonzero(~calibrating)
     else:
+        require_frames(count, options)
         held = options.held(count)
-        if held < calibration_frames_needed(options.method, options.rate) or count - held < FEWEST_TRAINING:
-            _refuse(count, options)
         order = np.random.default_rng(options.seed).permutation(count)
         calibration, training = order[:held], order[held:]
     fitted = fit_rows(arrays, training, spec.levels, options, copies)
@@ -254,11 +253,7 @@ def _cross_fitted(
 ) -> Model:
     """Every frame fits and calibrates: one fit a fold on the frames of the others, and one on all for what is shown."""
     count = len(arrays[0])
-    if count < options.frames_needed:
-        raise FitError(
-            f"{count} normal frames are too few for a cross-conformal false-positive rate of {options.rate:g}: "
-            f"give at least {options.frames_needed}"
-        )
+    require_frames(count, options)
     order = np.random.default_rng(options.seed).permutation(count)
     fits, scores = [], []
     for fold in np.array_split(order, options.folds):
@@ -294,7 +289,15 @@ def _checked(features: Sequence[ArrayLike], spec: BackboneSpec) -> list[NDArray[
     return arrays
 
 
-def _refuse(count: int, options: FitOptions) -> None:
+def require_frames(count: int, options: FitOptions) -> None:
+    """Raise FitError, with the number needed, where so many normal frames are too few."""
+    if count >= options.frames_needed:
+        return
+    if options.method is Method.CROSS_CONFORMAL:
+        raise FitError(
+            f"{count} normal frames are too few for a cross-conformal false-positive rate of {options.rate:g}: "
+            f"give at least {options.frames_needed}"
+        )
     held = options.held(count)
     told = f"{count} normal frames, of which {held} ({options.calibration_share:.0%}) are held back for calibration, "
     told += f"are too few for a false-positive rate of {options.rate:g}, which needs "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from gaussline.worker.errors import SourceError
 from gaussline.worker.learning.augmentation import Augmentation
 from gaussline.worker.learning.dataset import Sample, read_dataset
 from gaussline.worker.learning.features import Features, image_batches
-from gaussline.worker.learning.survey import mixed_channels
+from gaussline.worker.learning.survey import images as count_of
+from gaussline.worker.learning.survey import mixed_channels, refuse, survey
 from gaussline.worker.vision.features import FeatureExtractor
 from gaussline.worker.vision.image_header import read_header
 from gaussline.worker.vision.preprocess import stack
@@ -44,6 +45,18 @@ class NormalImages:
     skipped: tuple[tuple[Path, str], ...]
     warnings: tuple[str, ...]
     copies: tuple[Features, ...] = ()
+
+
+def look(folder: Path, *, skip_bad: bool = False, threads: int = 2) -> int:
+    """How many normal training images a folder holds: to be refused before a backbone is fetched and tuned.
+
+    Raises SourceError as `read_normal` does, for all that a file's header tells.
+    """
+    data = read_dataset(folder)
+    seen = survey(replace(data, samples=data.normal), threads=threads)
+    if not skip_bad:
+        refuse(seen.unreadable)
+    return sum(image.sample.fixed_split != "test" for image in seen.images)
 
 
 def read_normal(
@@ -95,7 +108,7 @@ def read_normal(
     if skipped and not skip_bad:
         listed = "; ".join(f"{path}: {why}" for path, why in skipped[:5])
         more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
-        raise SourceError(f"{len(skipped)} images cannot be read ({listed}{more}): mend them, or give --skip-bad")
+        raise SourceError(f"{count_of(len(skipped))} cannot be read ({listed}{more}): mend them, or give --skip-bad")
     if not kept:
         raise SourceError(f"{folder}: none of its normal images can be read")
     digests = _digests(kept)

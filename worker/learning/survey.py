@@ -135,8 +135,13 @@ def refuse(unreadable: Sequence[Unreadable]) -> None:
     if len(unreadable) > SHOWN:
         shown.append(f"  … and {len(unreadable) - SHOWN} more")
     raise SourceError(
-        "\n".join([f"{len(unreadable)} images cannot be read (--skip-bad leaves them out and lists them):", *shown])
+        "\n".join([f"{images(len(unreadable))} cannot be read (--skip-bad leaves them out and lists them):", *shown])
     )
+
+
+def images(number: int) -> str:
+    """So many images, for people."""
+    return "1 image" if number == 1 else f"{number} images"
 
 
 def _short(path: Path) -> str:
