@@ -10,15 +10,20 @@ Three workers, otherwise alike:
 
 The last one loses and doubles frames, and dies of a codec; it is here to be measured. The guards of admission are on
 for all three: the backlog is pushed before the time is taken.
+
+Told are frames a second, and the CPU time of a frame in the worker, its decoding processes and Redis together: on a
+machine whose cores are all at work the one is the other's inverse, and the second one bears company.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +53,8 @@ from gaussline.worker.vision.weights import WeightsSource
 
 BOUND: Final = 0.95
 DECODERS: Final = 2
+WARM: Final = 64
+"""Frames that `run_worker` lets a worker judge before it begins."""
 WITH, IN_PROCESS, WITHOUT = "with", "in-process", "without"
 _UNGUARDED: Final = """
 local prefix, answers = ARGV[1], {}
@@ -142,16 +149,27 @@ def serve(
     if heartbeat is not None:
         heartbeat.start()
     freeze_start_up()
-    before = Usage.now()
+    before = _cpu_s(client)
     worker.start()
     ready.set()
     told.wait()
+    used_s = _cpu_s(client) - before
     worker.stop()
     worker.join()
     if heartbeat is not None:
         heartbeat.stop()
-    after = Usage.now()
-    client.set("bench:usage", f"{after.cpu_s - before.cpu_s} {after.peak_bytes}")
+    client.set("bench:usage", f"{used_s} {Usage.now().peak_bytes}")
+
+
+def _cpu_s(client: Redis) -> float:
+    """CPU seconds of this process, its children that live, and Redis, so far."""
+    ticks = 0
+    for child in (pid for tasks in Path("/proc/self/task").glob("*/children") for pid in tasks.read_text().split()):
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    told = client.info("cpu")
+    redis_s = float(told["used_cpu_user"]) + float(told["used_cpu_sys"])
+    return Usage.now().cpu_s + ticks / os.sysconf("SC_CLK_TCK") + redis_s
 
 
 def _idle(pid: int) -> None:
@@ -164,6 +182,24 @@ def _idle(pid: int) -> None:
             return
         used = now
         time.sleep(0.5)
+
+
+@dataclass(slots=True)
+class Side:
+    """Every run of one side: frames a second, and milliseconds of CPU a frame."""
+
+    rates: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """The median."""
+        return statistics.median(self.rates)
+
+    @property
+    def median_cpu_ms(self) -> float:
+        """The median."""
+        return statistics.median(self.cpu_ms)
 
 
 def main() -> None:
@@ -188,46 +224,58 @@ def main() -> None:
     artefact = fit(setup, frames[:200]).to_artefact().data
     grey = np.random.default_rng(SEED).integers(0, 256, (64, 224, 224), dtype=np.uint8)
     raw = [Frame(g.tobytes(), "raw", 1_700_000_000_000_000, shape=(224, 224), dtype="uint8") for g in grey]
-    rates: dict[str, list[float]] = {}
+    sides_seen: dict[str, Side] = {}
     console.print(f"{machine()}; appendfsync {options.fsync}; {options.backbone}, {options.mode}: {runtime}")
     arms = [WITH, IN_PROCESS, WITHOUT]
     for number in range(options.rounds):
         for arm in arms[number % 3 :] + arms[: number % 3]:
             body = partial(serve, arm=arm)
-            rate, _, _ = run_worker(options.fsync, partial(make_judge, setup), artefact, frames, main=body)
-            rates.setdefault(f"{options.backbone}, {arm}", []).append(rate)
-            told = f"round {number + 1}: {arm:10} {rate:8.1f} frames/s"
+            said = [f"round {number + 1}: {arm:10}"]
+            sides: list[tuple[str, Any, bytes | None, list[Frame], int]] = [
+                (options.backbone, partial(make_judge, setup), artefact, frames, options.frames)
+            ]
             if arm != IN_PROCESS:  # raw arrays meet no codec
-                null, _, _ = run_worker(options.fsync, make_null, None, raw, total=options.null_frames, main=body)
-                rates.setdefault(f"null backbone, {arm}", []).append(null)
-                told += f", null backbone {null:.0f}"
-            console.print(told, highlight=False)
-        _save(options.output, options.backbone, rates)
-    medians, ratios = _summary(options.backbone, rates)
-    for name, value in medians.items():
-        console.print(f"{name:48} {value:8.1f} frames/s, median of {options.rounds}", highlight=False)
-    for name, value in ratios.items():
-        console.print(f"{name:48} with / without {value:.3f}", highlight=False)
+                sides.append(("null backbone", make_null, None, raw, options.null_frames))
+            for name, make, model, what, total in sides:
+                rate, used, count = run_worker(options.fsync, make, model, what, total=total, main=body)
+                side = sides_seen.setdefault(f"{name}, {arm}", Side())
+                side.rates.append(rate)
+                side.cpu_ms.append(1000 * used.cpu_s / (count + min(count, WARM)))
+                said.append(f"{name} {rate:.1f} frames/s, {side.cpu_ms[-1]:.2f} ms of CPU a frame")
+            console.print("; ".join(said), highlight=False)
+        _save(options.output, options.backbone, sides_seen)
+    for name, side in sides_seen.items():
+        console.print(
+            f"{name:32} {side.rate:8.1f} frames/s, {side.median_cpu_ms:6.2f} ms of CPU a frame, medians of "
+            f"{len(side.rates)}",
+            highlight=False,
+        )
+    for name, (rate, cpu) in _ratios(options.backbone, sides_seen).items():
+        console.print(f"{name:48} with / without: {rate:.3f} by time, {cpu:.3f} by CPU", highlight=False)
     console.print(f"asked for with a backbone: at least {BOUND}", highlight=False)
 
 
-def _summary(backbone: str, rates: dict[str, list[float]]) -> tuple[dict[str, float], dict[str, float]]:
-    """Medians in frames a second, and ratios of them."""
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    guarded = medians[f"{backbone}, {WITH}"]
-    ratios = {
-        f"{backbone}, guards": guarded / medians[f"{backbone}, {WITHOUT}"],
-        f"{backbone}, decoding processes alone": guarded / medians[f"{backbone}, {IN_PROCESS}"],
-        "null backbone, guards": medians[f"null backbone, {WITH}"] / medians[f"null backbone, {WITHOUT}"],
+def _ratios(backbone: str, sides: Mapping[str, Side]) -> dict[str, tuple[float, float]]:
+    """Throughput with a guard as a share of that without: by the medians of frames a second, and of CPU time."""
+    pairs = {
+        f"{backbone}, guards": (f"{backbone}, {WITH}", f"{backbone}, {WITHOUT}"),
+        f"{backbone}, decoding processes alone": (f"{backbone}, {WITH}", f"{backbone}, {IN_PROCESS}"),
+        "null backbone, guards": (f"null backbone, {WITH}", f"null backbone, {WITHOUT}"),
     }
-    return medians, ratios
+    return {
+        name: (sides[one].rate / sides[other].rate, sides[other].median_cpu_ms / sides[one].median_cpu_ms)
+        for name, (one, other) in pairs.items()
+    }
 
 
-def _save(path: Path, backbone: str, rates: dict[str, list[float]]) -> None:
+def _save(path: Path, backbone: str, sides: Mapping[str, Side]) -> None:
     """After every round, so that a run that is cut short has told what it saw."""
-    medians, ratios = _summary(backbone, rates)
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = {"machine": machine(), "rates": rates, "medians": medians, "ratios": ratios}
+    told = {
+        "machine": machine(),
+        "runs": {name: asdict(side) for name, side in sides.items()},
+        "ratios": _ratios(backbone, sides),
+    }
     path.write_text(json.dumps(told, indent=2) + "\n")
 
 
