@@ -9,6 +9,7 @@ import pytest
 from gaussline.worker.broker.admission import Admission, Status
 from gaussline.worker.broker.embedded import EmbeddedRedis
 from gaussline.worker.broker.heartbeat import Heartbeat
+from gaussline.worker.broker.part_store import PartStore, PartWrite
 from gaussline.worker.broker.verdicts import Verdicts, trim_verdicts
 from tests.broker.way import BUDGET, Way
 
@@ -64,6 +65,19 @@ def test_verdicts_are_acknowledged_and_trimmed(full: Way) -> None:
     assert trim_verdicts(full.client, full.line, min_age_s=0.0, max_bytes=BUDGET, policy="trim")[0] == 0
     assert verdicts.ack("mes", verdicts.last_id())
     assert trim_verdicts(full.client, full.line, min_age_s=0.0, max_bytes=BUDGET, policy="trim")[0] == 5
+
+
+def test_a_subscriber_that_nobody_misses_is_unregistered(full: Way) -> None:
+    verdicts = Verdicts(full.client, full.line)
+    verdicts.unregister("mes")
+    assert verdicts.subscribers() == {}
+    assert trim_verdicts(full.client, full.line, min_age_s=0.0, max_bytes=BUDGET, policy="trim")[0] == 5
+
+
+def test_a_turn_of_the_part_judge_is_written(full: Way) -> None:
+    store, last = PartStore(full.client, full.line, 60.0), Verdicts(full.client, full.line).last_id()
+    assert store.commit(store.load().revision, PartWrite(last), 1) == 1
+    assert store.load().cursor == last
 
 
 def test_a_producer_begins_and_is_told_busy(full: Way) -> None:

@@ -14,6 +14,7 @@ from gaussline.worker.broker.verdicts import PartVerdicts, Verdicts, trim_parts
 from gaussline.worker.contract.verdict import Decision
 from gaussline.worker.engine.part_book import PartRule
 from gaussline.worker.engine.part_judge import PartJudge
+from gaussline.worker.errors import BrokerError
 from tests.broker.way import Way
 from tests.commands.published import publish
 from tests.subscribers.part_oracle import decided, expected
@@ -107,6 +108,18 @@ def test_two_judges_double_nothing(way: Way) -> None:
         judge.step()
     assert [answer["part"] for _, answer in answers(way)] == [f"P-{number}" for number in range(7)]
     assert not way.client.exists(way.keys.parts_late), "and takes nothing for late that it read twice"
+
+
+def test_a_judge_that_could_not_register_does_so_before_it_reads_on(way: Way) -> None:
+    """Or the verdicts that it has not read would be trimmed under it."""
+    publish(way, PASS, camera="cam1", part="A")
+    judge = PartJudge(way.client, way.line, RULE)
+    way.client.set(way.keys.subscribers, "no hash")
+    with pytest.raises(BrokerError):
+        judge.step()
+    way.client.delete(way.keys.subscribers)
+    judge.step()
+    assert list(Verdicts(way.client, way.line).subscribers()) == ["parts"]
 
 
 def test_part_verdicts_have_subscribers_and_are_trimmed(way: Way, cli: Cli) -> None:

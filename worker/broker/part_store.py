@@ -62,7 +62,9 @@ class PartStore:
         """Everything that a judge needs to go on."""
         keys = Keys(self.line)
         with translated("reading open parts"):
-            pipeline = self.client.pipeline(transaction=True)
+            # The revision first: what is written behind it makes `commit` fail, so nothing need be read as one. At a
+            # full maxmemory Redis lets nobody queue commands for a transaction, not even to read.
+            pipeline = self.client.pipeline(transaction=False)
             pipeline.hmget(keys.part_state, "revision", "cursor")
             pipeline.hgetall(keys.parts_open)
             (revision, cursor), found = pipeline.execute()

@@ -70,10 +70,13 @@ class Verdicts:
     def unregister(self, subscriber: str) -> None:
         """Forget a cursor: verdicts are no longer kept for it. Raises NotFound."""
         with translated("unregistering a subscriber"):
-            pipeline = self._client.pipeline(transaction=True)
-            pipeline.hdel(self._cursors, subscriber)
+            # No transaction: at a full maxmemory Redis lets nobody queue one, and this is what lets verdicts go. The
+            # cursor first: a registration without one begins at its beginning, a cursor without one would be taken for
+            # that of the next subscriber of this name.
+            pipeline = self._client.pipeline(transaction=False)
             pipeline.delete(self._cursor(subscriber))
-            if not pipeline.execute()[0]:
+            pipeline.hdel(self._cursors, subscriber)
+            if not pipeline.execute()[1]:
                 raise NotFound(f"no subscriber {subscriber!r} on line {self._keys.line}")
 
     def subscribers(self) -> dict[str, str]:

@@ -18,7 +18,7 @@ from gaussline.worker.contract.keys import check_name
 from gaussline.worker.contract.part_verdict import PartVerdict
 from gaussline.worker.engine.part_book import LateFrame, PartRule
 from gaussline.worker.engine.part_judge import PartJudge
-from gaussline.worker.errors import BrokerUnavailable, ContractError, GausslineError, SettingsError
+from gaussline.worker.errors import BrokerError, ContractError, GausslineError, SettingsError
 from gaussline.worker.settings import Settings
 
 EPILOG = """Examples:
@@ -71,7 +71,7 @@ def parts(
                 about = {"part": one.part, "frame": one.frame.id, "decision": one.frame.decision.value}
                 logger.warning(LATE, extra=about | ({"left_out": left_out} if left_out else {}))
 
-    def trouble(error: BrokerUnavailable) -> None:
+    def trouble(error: BrokerError) -> None:
         if storm.let("trouble") is not None:
             logger.warning("trouble, trying again", extra={"said": str(error)})
 

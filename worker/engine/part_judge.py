@@ -10,7 +10,7 @@ from gaussline.worker.broker.part_store import PartStore, PartWrite
 from gaussline.worker.broker.verdicts import Verdicts
 from gaussline.worker.contract.part_verdict import PartVerdict
 from gaussline.worker.engine.part_book import LateFrame, OpenPart, PartBook, PartRule, Turn
-from gaussline.worker.errors import BrokerUnavailable
+from gaussline.worker.errors import BrokerError
 
 READ = 200
 """Verdicts of one turn."""
@@ -22,7 +22,7 @@ class PartJudge:
 
     Args:
         on_turn: told of what was decided and what came late, once it is written.
-        on_trouble: told of an outage.
+        on_trouble: told of an outage, and of what Redis refused.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class PartJudge:
         *,
         remember_s: float = 86_400.0,
         on_turn: Callable[[Sequence[PartVerdict], Sequence[LateFrame]], None] = lambda decided, late: None,
-        on_trouble: Callable[[BrokerUnavailable], None] = lambda error: None,
+        on_trouble: Callable[[BrokerError], None] = lambda error: None,
     ) -> None:
         self._client = client
         self._line = line
@@ -73,13 +73,13 @@ class PartJudge:
         return len(entries)
 
     def run(self, stopping: threading.Event, *, block_s: float = 1.0) -> None:
-        """Decide until `stopping` is set; an outage of Redis is waited out."""
+        """Decide until `stopping` is set; an outage of Redis is waited out, and so is a full one."""
         pause_s = RETRY_S[0]
         while not stopping.is_set():
             try:
                 self.step(block_s)
                 pause_s = RETRY_S[0]
-            except BrokerUnavailable as error:
+            except BrokerError as error:
                 self._on_trouble(error)
                 stopping.wait(pause_s)
                 pause_s = min(2 * pause_s, RETRY_S[1])
@@ -87,11 +87,12 @@ class PartJudge:
     def _open(self) -> PartBook:
         if self._book is None:
             state = self._store.load()
+            # Verdicts stay until this judge has them; its cursor there is written with every turn. Without a place
+            # among the subscribers it must not begin.
+            self._verdicts.register("parts", since=state.cursor)
             parts = [OpenPart.from_json(part, text) for part, text in state.open.items()]
             self._book = PartBook(self._line, self._rule, parts)
             self._revision, self._cursor = state.revision, state.cursor
-            # Verdicts stay until this judge has them; its cursor there is written with every turn.
-            self._verdicts.register("parts", since=state.cursor)
         return self._book
 
     def _write(self, book: PartBook, turn: Turn, cursor: str, now_us: int) -> None:
