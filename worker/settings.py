@@ -229,7 +229,7 @@ class Settings(BaseSettings):
 
     # --- learning ----------------------------------------------------------------------------------------------------
     learn_block: int = Field(256, ge=1, le=65_536, description="Log entries of one cut of a learner.")
-    learn_gate_p: float = Field(0.05, gt=0, lt=1, description="Frames teach only if their p-value is over this.")
+    learn_gate_p: float = Field(0.05, gt=0, lt=1, description="Passed frames teach only if their p-value is over this.")
     learn_quarantine_s: Annotated[float, Field(ge=0)] = Field(
         600.0, description="Working time a frame waits for an objection or an alarm before it teaches."
     )

@@ -8,6 +8,7 @@ from sklearn.covariance import LedoitWolf
 
 from gaussline.worker.contract.feature_event import FeatureEvent
 from gaussline.worker.contract.order import Order, OrderKind
+from gaussline.worker.contract.verdict import Decision
 from gaussline.worker.gaussian.covariance import estimate
 from gaussline.worker.learning.block import BROKEN, OTHER_SPEC, OTHER_WIDTH, Block, level_slices, read_block
 from gaussline.worker.learning.gate import Bar
@@ -82,6 +83,17 @@ def test_only_frames_over_the_gate_teach_and_none_of_the_reservoir() -> None:
     assert learner.moments[0].count == len(chosen)
     assert np.allclose(learner.moments[2].mean, np.mean([event.features[2] for event in chosen], axis=0), rtol=1e-5)
     assert len(learner.reservoir) == sum(event.reservoir for event in made)
+
+
+def test_a_frame_that_failed_never_teaches_by_itself_however_low_the_gate() -> None:
+    made = frames(normal(320, 7), reservoir_share=0.0)
+    low = Policy(block=32, quarantine_s=0.0, watch=False, gate_p=0.001)
+    learner = Learner.start(SPEC, low)
+    feed(learner, list(made))
+    wrong = sum(event.decision is Decision.FAIL for event in made)
+    assert wrong > 5
+    assert all(event.p_value > low.gate_p for event in made)
+    assert learner.moments[0].count == len(made) - wrong
 
 
 def test_a_redelivered_frame_teaches_once() -> None:

@@ -14,23 +14,34 @@ import numpy as np
 import pytest
 
 from gaussline.worker.broker.client import connect
+from gaussline.worker.contract.feature_event import FeatureEvent
 from gaussline.worker.contract.order import Order, OrderKind
+from gaussline.worker.contract.verdict import Decision
 from gaussline.worker.learning.learner_state import read_moments
 from gaussline.worker.learning.policy import Policy
 from gaussline.worker.learning.session import Session
 from tests.gaussian.laws import identical
 from tests.learning.log import events, fitted, promote, write
-from tests.learning.simulated import BLOCK, Line, Scene, Told, failed
+from tests.learning.simulated import BLOCK, Line, Rows, Scene, Told, failed
 from tests.learning.synthetic import normal
 from tests.support.cli import Cli
 
 POLICY = Policy(block=BLOCK, half_life_frames=4_000, propose_frames=1_500)
 UNGATED = replace(POLICY, gate_p=1e-9, quarantine_s=0.0, watch=False)
 """What online detectors do by default: every frame teaches at once, and nobody watches."""
+
 SETTLED = 100 * BLOCK
 """Frames after which the watch has a reference of everything."""
 DEFECT = 2.0
 """Size of a defect that the first version finds in nearly every frame."""
+
+
+class Careless(Line):
+    """A line whose learner takes every frame for one that passed."""
+
+    def judge(self, rows: Rows, camera: str) -> list[FeatureEvent]:
+        """The same frames, none of them failed."""
+        return [replace(event, decision=Decision.PASS) for event in super().judge(rows, camera)]
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 1.0])
@@ -48,7 +59,7 @@ def test_a_sustained_defect_is_not_learnt(share: float) -> None:
 
 def burst(policy: Policy, share: float, *, guarded: bool) -> tuple[Line, float, float]:
     """A line through 2,000 defective frames: detection of the same frames before them and after them."""
-    line = Line(Scene(3), policy, guarded=guarded)
+    line = (Line if guarded else Careless)(Scene(3), policy, guarded=guarded)
     same = line.scene.frames(2_000, 0.0, DEFECT)
     line.run(SETTLED)
     assert not line.alarms(), "an alarm before anything happened"
@@ -114,7 +125,7 @@ def test_after_a_sudden_change_of_light_comes_an_alarm_and_after_its_confirmatio
 
 def test_unconfirmed_a_far_candidate_is_refused() -> None:
     """The counterpart: moments that came from elsewhere, with nobody's word for it, make no version."""
-    line = Line(Scene(3), UNGATED)
+    line = Careless(Scene(3), UNGATED)
     line.run(20 * BLOCK)
     promoted = line.promoted
     line.run(60 * BLOCK, moved=lambda frame: 8.0)

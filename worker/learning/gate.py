@@ -1,11 +1,12 @@
 """The gate: which frames may teach, and how much one of them may weigh.
 
-A frame teaches if its conformal p-value is over a level that is stricter than the working point: by the law of p-values
-that lets all but a share `gate_p` of normal frames through, and cuts what lies farther out. So the influence of every
-frame is bounded by a hard edge: it never lies farther out than the farthest frame that passed the gate. Frames that a
-person lets through lie beyond that edge, and get the weight at which they pull the covariance no more than a frame on
-it, w = (edge / score)², Huber's weight for a scatter (Huber 1964; Maronna 1976). The weights are known to the moments,
-so that Ledoit–Wolf stays exact for the weighted sample. What the edge cuts away, `gaussian.truncation` gives back.
+A frame teaches if it did not fail and its conformal p-value is over a level: by the law of p-values that lets all but a
+share `gate_p` of normal frames through (or the stated rate, where that is more), and cuts what lies farther out. So the
+influence of every frame is bounded by a hard edge: it never lies farther out than the farthest frame that passed the
+gate. Frames that a person lets through lie beyond that edge, and get the weight at which they pull the covariance no
+more than a frame on it, w = (edge / score)², Huber's weight for a scatter (Huber 1964; Maronna 1976). The weights are
+known to the moments, so that Ledoit–Wolf stays exact for the weighted sample. What the edge cuts away,
+`gaussian.truncation` gives back.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussline.worker.contract.feature_event import FeatureEvent
+from gaussline.worker.contract.verdict import Decision
 
 MAX_EDGES = 16
 """Versions whose edges are remembered."""
@@ -49,7 +51,7 @@ class Gate:
         """What keeps a frame from teaching by itself."""
         if event.reservoir:
             return Bar.RESERVOIR
-        if not event.p_value > self.level:
+        if not event.p_value > self.level or event.decision is Decision.FAIL:
             return Bar.GATE
         edge = self.edges.get(event.digest)
         if edge is None and len(self.edges) >= MAX_EDGES:

@@ -202,12 +202,13 @@ def _variance(stable: Model) -> float:
 def _gaussians(learner: Learner, stable: Model) -> tuple[Gaussian, ...]:
     """As the stable version was fitted, with what the gate cut off given back."""
     made = []
+    cut = max(learner.policy.gate_p, stable.working_point.rate)  # whichever is stricter
     for name, level, old in zip(learner.spec.levels, learner.moments, stable.gaussians, strict=True):
         try:
             fitted = fit_gaussian(level, Estimator(old.estimator), Projection(old.projection), _variance(stable))
         except FitError as error:
             raise FitError(f"level {name}: {error}") from None
-        grown = correction(fitted.rank, learner.policy.gate_p, learner.gated_share)
+        grown = correction(fitted.rank, cut, learner.gated_share)
         made.append(replace(fitted, whitening=fitted.whitening / np.sqrt(grown)))
     return tuple(made)
 
