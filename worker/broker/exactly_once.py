@@ -245,9 +245,10 @@ class ExactlyOnce:
         """Tell Redis, which only has to know what it may trim; a failure is made good by the next one."""
         assert self._position is not None
         try:
-            self._source.ack(self._subscriber, self._position)
-        except NotFound:
-            self._source.register(self._subscriber, since=self._position)
+            try:
+                self._source.ack(self._subscriber, self._position)
+            except NotFound:
+                self._source.register(self._subscriber, since=self._position)
         except BrokerUnavailable:
             return
 

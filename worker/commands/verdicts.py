@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from gaussline.worker.broker.client import time_us
+from gaussline.worker.broker.exactly_once import entry_order
 from gaussline.worker.broker.verdicts import PartVerdicts, Verdicts
 from gaussline.worker.commands.ago import seconds_of
 from gaussline.worker.commands.options import Line, RedisUrl, open_line
@@ -93,7 +94,7 @@ def verdicts(
     if sys.stdout.isatty() and not as_json and not parts:
         print(_COLUMNS)
     try:
-        for entries in _batches(reader, position, follow):
+        for entries in _batches(reader, position, follow, group):
             count, last = printed(entries, limit)
             if group is not None:
                 _patiently(follow, reader.ack, group, last)
@@ -104,11 +105,18 @@ def verdicts(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _batches(reader: Verdicts, position: str, follow: bool) -> Iterator[list[Entry]]:
-    """Entries after a position, in the batches they are read in, never empty ones; for ever where `follow`."""
+def _batches(reader: Verdicts, position: str, follow: bool, group: str | None) -> Iterator[list[Entry]]:
+    """Entries after a position, in the batches they are read in, never empty ones; for ever where `follow`.
+
+    Where another server became the master, those of a `group` begin at its cursor there again: see `Verdicts.moves`.
+    """
+    moves = reader.moves
     while True:
         entries = _patiently(follow, reader.read, position, block_s=BLOCK_S if follow else None)
-        if entries:
+        if group is not None and reader.moves != moves:
+            moves = reader.moves
+            position = min(position, _patiently(follow, reader.position, group), key=entry_order)
+        elif entries:
             position = entries[-1][0]
             yield entries
         elif not follow:
