@@ -135,6 +135,14 @@ def test_what_is_installed_is_shown_first_and_written_when_it_is_said(cli: Cli, 
     assert "-TimeoutStopSec=40" in changed
 
 
+def test_what_would_start_and_do_nothing_is_told(cli: Cli) -> None:
+    words = ("service", "install", "--device", "cpu", "--model", "default", "--dry-run")
+    told = cli(*words).stderr
+    assert "GAUSSLINE_FEATURES is off" in told
+    assert "GAUSSLINE_WEIGHTS is not set" in told
+    assert cli(*words, GAUSSLINE_FEATURES="sample", GAUSSLINE_WEIGHTS="/var/lib/gaussline/net.pth").stderr == ""
+
+
 def test_users_units_lie_with_the_user(cli: Cli, tmp_path: Path) -> None:
     told = cli(
         "service",
@@ -187,3 +195,4 @@ def test_ports_of_one_machine_are_all_different() -> None:
     ports = [int(port) for text in made.secret.values() for port in re.findall(r"PORT=(\d+)", text)]
     ports += [PORT, int(re.findall(r"--http-port (\d+)", made.units[PLACE / "gaussline-judge.service"])[0])]
     assert len(set(ports)) == len(ports) == 16
+    assert sorted(made.ports) == sorted(ports)

@@ -10,6 +10,7 @@ import typer
 from gaussline.worker.commands.console import err
 from gaussline.worker.commands.options import Line, RedisUrl, load_settings
 from gaussline.worker.commands.signals import on_signals
+from gaussline.worker.commands.units import EXPORTER_PORT
 
 EPILOG = """Examples:
 
@@ -18,7 +19,7 @@ EPILOG = """Examples:
   gaussline exporter --http-host 0.0.0.0 --http-port 9110 --line press4
 
 One exporter a line. It reads what any operator may read, and writes nothing."""
-PORT = 9109
+PORT = EXPORTER_PORT
 ANSWER_S = 2.0
 """Longest look at Redis of one scrape."""
 

@@ -88,6 +88,8 @@ def install(
     else:
         for place, text in everything.items():
             _show(_below(root, place), text)
+    for note in _notes(settings, wish, user=user):
+        err().print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     if dry_run:
         return
     if not yes:
@@ -96,6 +98,19 @@ def install(
         typer.confirm(f"Write these {len(everything)} files?", abort=True, err=True)
     _write(root, made)
     _say_next(made, site, user=user)
+
+
+def _notes(settings: Settings, wish: Wish, *, user: bool) -> list[str]:
+    """What would start, and not do what was wished."""
+    found = []
+    if wish.models and settings.features == "off":
+        found.append("a learner has nothing to learn from: GAUSSLINE_FEATURES is off; set it to sample, or all")
+    if wish.devices and settings.weights is None and not user:
+        found.append(
+            "GAUSSLINE_WEIGHTS is not set, and a confined worker cannot fetch torchvision's own: put the file below "
+            "/var/lib/gaussline, and name it"
+        )
+    return found
 
 
 def _program(*, user: bool) -> Path:
@@ -183,6 +198,8 @@ def _say_next(made: Files, site: Site, *, user: bool) -> None:
     said = [] if user else [f"id {site.run_as} >/dev/null 2>&1 || sudo useradd --system --no-create-home {site.run_as}"]
     said += [f"{control} daemon-reload", f"{control} enable --now {' '.join(made.enable)}", "gaussline status"]
     said += [f"loginctl enable-linger {os.environ.get('USER', '')}".strip()] if user else []
+    ports = ", ".join(str(port) for port in made.ports)
+    err().print(f"for Prometheus, on this machine: the ports {ports} (deploy/prometheus has the rest)", highlight=False)
     err().print("written; now:", highlight=False)
     for command in said:
         out().print(f"  {command}", highlight=False, markup=False, soft_wrap=True)

@@ -14,9 +14,9 @@ PROGRAM = PurePosixPath("/opt/gaussline/bin/gaussline")
 FOLDER = PurePosixPath("/etc/gaussline")
 GRACE_S = 20.0
 """Beyond the drain time, before systemd kills."""
-LEARNER_PORT, JUDGE_PORT, BRIDGE_PORT, CAMERA_PORT = 9110, 9111, 9112, 9120
-"""The worker's and the exporter's are 9108 and 9109; further workers, learners and cameras come after those."""
-MORE_WORKERS_PORT = 9130
+EXPORTER_PORT, LEARNER_PORT, JUDGE_PORT, BRIDGE_PORT, CAMERA_PORT = 9109, 9110, 9111, 9112, 9120
+"""The worker's is 9108; further workers, learners and cameras come after those."""
+MORE_WORKERS_PORT, MORE_LEARNERS_PORT = 9130, 9141
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 """Folders that a hardened unit does not see, or sees its own of."""
 PER_INSTANCE = ("device", "worker_name", "http_port", "http_host")
@@ -132,11 +132,13 @@ class Files:
 
     Attributes:
         secret: places that only root and the service may read.
+        ports: where metrics are served.
     """
 
     units: dict[PurePosixPath, str] = field(default_factory=dict)
     secret: dict[PurePosixPath, str] = field(default_factory=dict)
     enable: list[str] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)
 
 
 def templates(site: Site) -> dict[str, str]:
@@ -215,16 +217,25 @@ def files(site: Site, settings: Settings, wish: Wish, unit_folder: PurePosixPath
         made.units[unit_folder / name] = all_units[name]
         made.enable.extend(name.replace("@.", f"@{instance}.") for instance in instances)
 
+    def served(port: int) -> int:
+        made.ports.append(port)
+        return port
+
     unit("gaussline-worker@.service", wish.devices)
     for number, device in enumerate(wish.devices):
         port = settings.http_port if number == 0 else MORE_WORKERS_PORT + number - 1
-        made.secret[site.folder / f"worker-{device}.env"] = f"{PREFIX}HTTP_PORT={port}\n"
+        made.secret[site.folder / f"worker-{device}.env"] = f"{PREFIX}HTTP_PORT={served(port)}\n"
     unit("gaussline-learner@.service", wish.models)
     for number, model in enumerate(wish.models):
-        made.secret[site.folder / f"learner-{model}.env"] = f"PORT={LEARNER_PORT if number == 0 else 9140 + number}\n"
+        port = served(LEARNER_PORT if number == 0 else MORE_LEARNERS_PORT + number - 1)
+        made.secret[site.folder / f"learner-{model}.env"] = f"PORT={port}\n"
     unit("gaussline-camera@.service", [camera.name for camera in wish.cameras])
     for number, camera in enumerate(wish.cameras):
-        words = {"SOURCE": camera.source, "PORT": str(CAMERA_PORT + number), "OPTIONS": " ".join(camera.options)}
+        words = {
+            "SOURCE": camera.source,
+            "PORT": str(served(CAMERA_PORT + number)),
+            "OPTIONS": " ".join(camera.options),
+        }
         made.secret[site.folder / f"camera-{camera.name}.env"] = "".join(
             f"{name}={_quoted(value)}\n" for name, value in words.items()
         )
@@ -232,7 +243,7 @@ def files(site: Site, settings: Settings, wish: Wish, unit_folder: PurePosixPath
     for number, bridge in enumerate(wish.bridges):
         words = {
             f"{PREFIX}BRIDGE_URL": bridge.url,
-            "PORT": str(BRIDGE_PORT + number),
+            "PORT": str(served(BRIDGE_PORT + number)),
             "OPTIONS": " ".join(bridge.options),
         }
         made.secret[site.folder / f"bridge-{bridge.kind}.env"] = "".join(
@@ -240,8 +251,10 @@ def files(site: Site, settings: Settings, wish: Wish, unit_folder: PurePosixPath
         )
     if wish.exporter:
         unit("gaussline-exporter.service")
+        served(EXPORTER_PORT)
     if wish.judge:
         unit("gaussline-judge.service")
+        served(JUDGE_PORT)
     return made
 
 
