@@ -76,7 +76,7 @@ def test_every_alert_is_tested_and_has_its_page() -> None:
         assert place == "docs/operations.md"
         section = page.split(f"\n## {anchor}\n")
         assert len(section) == 2, f"{rule['alert']} has no page {anchor}"
-        for word in ("**Means**", "**First look**", "**Do**"):
+        for word in ("**Means**", "**First look**", "**Do**", "**Silence**"):
             assert word in section[1].split("\n## ")[0], f"{anchor} lacks {word}"
         assert f"alertname: {rule['alert']}\n        exp_alerts:\n" in tested, f"{rule['alert']} is never seen to fire"
         assert rule["labels"]["severity"] in {"critical", "warning"}
