@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
 import re
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from gaussline.worker.commands.status import screen
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.verdict import Decision
+from gaussline.worker.errors import BrokerUnavailable
 from tests.broker.way import Way
 from tests.commands.published import publish
 from tests.support.cli import Cli
@@ -152,3 +156,17 @@ def test_doctor_says_what_to_do_for_each_fault(own: EmbeddedRedis) -> None:
             assert word in found[what][1]
         way.close()
     assert findings(cli, code=1)["Redis"][0] == "fault"
+
+
+def test_doctor_goes_on_where_something_else_answers_in_the_place_of_redis() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            for _ in range(2):  # redis-py tries once more
+                with contextlib.suppress(OSError), other.accept()[0] as client:
+                    client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        found = findings(Cli(f"redis://127.0.0.1:{other.getsockname()[1]}/0", "line1"), code=1)
+    assert found["Redis"] == ("fault", BrokerUnavailable.advice)
+    assert "disk" in found

@@ -149,6 +149,8 @@ def translated(what: str) -> Iterator[None]:
         raise BrokerUnavailable(f"{what}: Redis is not ready: {redact(str(error))}") from None
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         raise BrokerUnavailable(f"{what}: Redis cannot be reached: {redact(str(error))}") from None
+    except redis.exceptions.InvalidResponse as error:
+        raise BrokerUnavailable(f"{what}: what answers there is no Redis: {redact(str(error))}") from None
     except redis.exceptions.AskError as error:
         raise BrokerUnavailable(f"{what}: the line's slot is moving to another node: {redact(str(error))}") from None
     except redis.exceptions.NoPermissionError as error:

@@ -24,7 +24,7 @@ from gaussline.worker.commands.console import out
 from gaussline.worker.commands.doctor_replicas import replication
 from gaussline.worker.commands.finding import Finding, Level, judge
 from gaussline.worker.commands.options import Json, Line, RedisUrl, load_settings
-from gaussline.worker.errors import BrokerError, BrokerUnavailable, GausslineError
+from gaussline.worker.errors import BrokerError, GausslineError
 from gaussline.worker.settings import Settings
 
 EPILOG = """Examples:
@@ -67,8 +67,9 @@ def examine(settings: Settings, metrics: list[str]) -> Iterator[Finding]:
         before = time.time()
         now_us = time_us(client)
         after = time.time()
-    except BrokerUnavailable as error:
-        yield Finding("Redis", Level.FAULT, str(error), "start it, or set GAUSSLINE_REDIS_URL to where it is")
+    except BrokerError as error:
+        advice = error.advice or "use a user that may ask for the time, such as operator: docs/access.md"
+        yield Finding("Redis", Level.FAULT, str(error), advice)
         return
     skew_s = abs(now_us / 1e6 - (before + after) / 2)
     yield judge(
