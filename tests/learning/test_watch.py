@@ -95,3 +95,19 @@ def test_the_same_watch_sees_a_change_within_minutes() -> None:
     found = watched(3, 6_000, 1_000, shift=2.0)
     assert found[0].kind == "scores"
     assert found[0].at_us <= 6_400 * SECOND_US
+
+
+def test_a_lamp_that_fades_in_a_fast_cameras_first_minutes_is_seen_whenever_it_does() -> None:
+    """At 20 frames a second two dozen blocks are filled between two evaluations: none of them is usual unseen."""
+    model = gaussians()
+    for before in (1_400, 1_700, 2_000, 2_300):
+        watch = Learner.start(SPEC, Policy()).new_watch("cam1")
+        seen, features = line(5, before + 2_600)
+        for frame in seen[before:]:
+            frame.statistics["exposure"] *= 2.0 / 3.0
+        found: list[Alarm] = []
+        for start in range(0, len(seen), CHUNK):
+            events: list[FeatureEvent] = seen[start : start + CHUNK]  # type: ignore[assignment]
+            times = [(start + row) * SECOND_US // 20 for row in range(len(events))]
+            found += watch.observe(events, times, features[start : start + CHUNK], lambda digest: model)
+        assert [alarm.test for alarm in found if alarm.began] == ["image:exposure"], before
