@@ -198,13 +198,8 @@ class CameraWatch:
         _push(self.shares, [low / FAST for low in block.low], FAST_REFERENCE[1], FAST_NEWEST, hold=hold)
         if block.told == FAST:
             for name, total in block.statistics.items():
-                _push(
-                    self.images.setdefault(name, []),
-                    total / FAST,
-                    FAST_REFERENCE[1],
-                    FAST_NEWEST,
-                    hold=unseen or self._held(f"image:{name}"),
-                )
+                hold = unseen or self._held(f"image:{name}")
+                _push(self.images.setdefault(name, []), total / FAST, FAST_REFERENCE[1], FAST_NEWEST, hold=hold)
         _push(self.means, (block.features / FAST).astype(np.float32), MEAN_REFERENCE, FAST_NEWEST, hold=False)
         found = []
         if now_us - self.evaluated_us[0] >= self.every_s * 1e6:
