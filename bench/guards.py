@@ -32,7 +32,7 @@ import msgpack
 import numpy as np
 from rich.console import Console
 
-from bench.line import LINE, Usage
+from bench.line import LINE, Usage, decode_threads
 from bench.record import machine
 from bench.sides import SEED, Setup, fit, make_judge, make_null, parts, run_worker
 from gaussline.worker.broker.client import Redis, connect, time_us
@@ -43,8 +43,8 @@ from gaussline.worker.contract.frame import Frame
 from gaussline.worker.contract.keys import Keys
 from gaussline.worker.contract.limits import ImageLimits, MessageLimits
 from gaussline.worker.engine.clock import RedisClock
-from gaussline.worker.engine.garbage import freeze_start_up
 from gaussline.worker.engine.isolated_process import IsolatedProcess
+from gaussline.worker.engine.memory import settle_memory
 from gaussline.worker.engine.worker import Worker, WorkerConfig
 from gaussline.worker.vision.backbones import load_backbone
 from gaussline.worker.vision.decode_pool import DecodePool
@@ -52,7 +52,6 @@ from gaussline.worker.vision.runtime import choose_runtime
 from gaussline.worker.vision.weights import WeightsSource
 
 BOUND: Final = 0.95
-DECODERS: Final = 2
 WARM: Final = 64
 """Frames that `run_worker` lets a worker judge before it begins."""
 WITH, IN_PROCESS, WITHOUT = "with", "in-process", "without"
@@ -117,7 +116,7 @@ def serve(
     judge, batch, lanes = make(client)
     guarded = arm != WITHOUT
     if arm == WITH and hasattr(judge, "pool"):
-        judge.pool = DecodePool(ImageLimits(), processes=DECODERS)
+        judge.pool = DecodePool(ImageLimits(), processes=decode_threads(judge) or lanes)
     make_intake, make_settler = (Intake, Settler) if guarded else (UnguardedIntake, UnguardedSettler)
     clock = RedisClock(lambda: time_us(client))
     isolated = IsolatedProcess(dict, limits=MessageLimits(), now_us=clock) if guarded else None
@@ -135,7 +134,7 @@ def serve(
             batch_max_frames=batch,
             batch_wait_s=wait_s,
             intake_bytes=64 * 2**20,
-            decode_threads=DECODERS,
+            decode_threads=decode_threads(judge),
             claim_every_s=1.0,
             drain_s=10.0,
             keep_pass_share=0.0,
@@ -148,7 +147,7 @@ def serve(
     heartbeat = Heartbeat(connect(url), LINE, name) if guarded else None
     if heartbeat is not None:
         heartbeat.start()
-    freeze_start_up()
+    settle_memory()
     before = _cpu_s(client)
     worker.start()
     ready.set()

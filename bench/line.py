@@ -16,13 +16,16 @@ from gaussline.worker.broker.admission import Admission, Request, Status
 from gaussline.worker.broker.client import Redis, connect, time_us
 from gaussline.worker.broker.intake import Intake
 from gaussline.worker.broker.settle import Settler
+from gaussline.worker.broker.verdicts import Verdicts
 from gaussline.worker.contract.frame import Frame, encode_batch
 from gaussline.worker.contract.keys import Keys
 from gaussline.worker.contract.limits import MessageLimits
 from gaussline.worker.engine.clock import RedisClock
-from gaussline.worker.engine.garbage import freeze_start_up
+from gaussline.worker.engine.host import decoders
+from gaussline.worker.engine.memory import settle_memory
 from gaussline.worker.engine.observer import Observer
 from gaussline.worker.engine.worker import Worker, WorkerConfig
+from gaussline.worker.settings import DECODERS
 
 LINE = "bench"
 BUDGET = 8 * 2**30
@@ -67,6 +70,11 @@ def push(url: str, camera: str, frames: Sequence[Frame], *, per_message: int = 1
     return seconds
 
 
+def decode_threads(judge: Any) -> int:
+    """As a worker decides it; a judge without a backbone has the threads that a GPU would have."""
+    return decoders(None, judge.extractor.runtime) if hasattr(judge, "extractor") else DECODERS
+
+
 def worker_main(
     url: str,
     make_judge: Callable[[Redis], tuple[Any, int, int]],
@@ -83,11 +91,23 @@ def worker_main(
         Intake(connect(url), LINE, name),
         Settler(connect(url), LINE),
         judge,
-        WorkerConfig(LINE, name, batch, wait_s, 64 * 2**20, 2, 1.0, 10.0, 0.01, MessageLimits(), lanes=lanes),
+        WorkerConfig(
+            line=LINE,
+            name=name,
+            batch_max_frames=batch,
+            batch_wait_s=wait_s,
+            intake_bytes=64 * 2**20,
+            decode_threads=decode_threads(judge),
+            claim_every_s=1.0,
+            drain_s=10.0,
+            keep_pass_share=0.01,
+            message_limits=MessageLimits(),
+            lanes=lanes,
+        ),
         now_us=RedisClock(lambda: time_us(client)),
         observer=None if observe is None else observe(),
     )
-    freeze_start_up()
+    settle_memory()
     before = Usage.now()
     worker.start()
     ready.set()
@@ -117,14 +137,19 @@ def serving(target: Callable[..., None], *args: Any) -> Iterator[BaseProcess]:
             process.kill()
 
 
-def drained(client: Redis, cameras: Sequence[str], deadline_s: float = 300.0) -> float:
+def drained(client: Redis, cameras: Sequence[str], deadline_s: float = 300.0, every_s: float = 0.02) -> float:
     """Wait until nothing is in flight; the seconds from now. Asks for lengths: a long ledger would cost Redis."""
     begin = time.perf_counter()
     while any(client.xlen(Keys(LINE).frames(camera)) for camera in cameras):
         if time.perf_counter() - begin > deadline_s:
             raise RuntimeError("the worker did not finish in time")
-        time.sleep(0.02)
+        time.sleep(every_s)
     return time.perf_counter() - begin
+
+
+def last_verdict_s(client: Redis) -> float:
+    """When the newest verdict was published, by Redis's clock, in seconds."""
+    return int(Verdicts(client, LINE).last_id().partition("-")[0]) / 1000.0
 
 
 def usage_of_worker(client: Redis) -> Usage:

@@ -20,7 +20,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from bench.line import LINE, Usage, drained, push, serving
+from bench.line import LINE, Usage, decode_threads, drained, push, serving
 from bench.sides import SEED, WAIT_S, Setup, fit, make_judge, make_null, parts, publish
 from gaussline.worker.broker.client import Redis, connect, time_us
 from gaussline.worker.broker.embedded import EmbeddedRedis
@@ -29,7 +29,7 @@ from gaussline.worker.broker.settle import Settler
 from gaussline.worker.contract.frame import Frame
 from gaussline.worker.contract.limits import MessageLimits
 from gaussline.worker.engine.clock import RedisClock
-from gaussline.worker.engine.garbage import freeze_start_up
+from gaussline.worker.engine.memory import settle_memory
 from gaussline.worker.engine.observer import Observer
 from gaussline.worker.engine.worker import Worker, WorkerConfig
 from gaussline.worker.telemetry.health import Health
@@ -123,7 +123,19 @@ def serve(url: str, make: Callable[[Redis], tuple[Any, int, int]], observed: boo
         Intake(connect(url), LINE, "bench"),
         Settler(connect(url), LINE),
         judge,
-        WorkerConfig(LINE, "bench", batch, WAIT_S, 64 * 2**20, 2, 1.0, 10.0, 0.01, MessageLimits(), lanes=lanes),
+        WorkerConfig(
+            LINE,
+            "bench",
+            batch,
+            WAIT_S,
+            64 * 2**20,
+            decode_threads(judge),
+            1.0,
+            10.0,
+            0.01,
+            MessageLimits(),
+            lanes=lanes,
+        ),
         now_us=RedisClock(lambda: time_us(client)),
         observer=observer,
     )
@@ -136,7 +148,7 @@ def serve(url: str, make: Callable[[Redis], tuple[Any, int, int]], observed: boo
                 answer.read()
 
     threading.Thread(target=scrape, daemon=True).start()
-    freeze_start_up()
+    settle_memory()
     worker.start()
     before = Usage.now()
     ready.set()

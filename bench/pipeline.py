@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--weights", help="state-dict file; none takes seeded random weights: as good for speed")
     parser.add_argument("--mode", default="auto", choices=["auto", "float32", "bfloat16"])
-    parser.add_argument("--frames", type=int, default=600, help="frames of a run with a backbone")
+    parser.add_argument("--frames", type=int, default=1600, help="frames of a run with a backbone")
     parser.add_argument("--null-frames", type=int, default=16_000, help="frames of a run without")
     parser.add_argument("--producer-frames", type=int, default=6_000)
     parser.add_argument("--memory-frames", type=int, default=100_000)

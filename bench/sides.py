@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
-from bench.line import LINE, Usage, drained, push, serving, usage_of_worker, worker_main
+from bench.line import LINE, Usage, drained, last_verdict_s, push, serving, usage_of_worker, worker_main
 from bench.null_judge import NullJudge
 from bench.plain_worker import GROUP, STREAM, plain_main
 from gaussline.producer.sources.synthetic import SyntheticParts
-from gaussline.worker.broker.client import Redis
+from gaussline.worker.broker.client import Redis, time_us
 from gaussline.worker.broker.embedded import EmbeddedRedis
 from gaussline.worker.broker.registry import Registry
 from gaussline.worker.contract.frame import Frame, encode_batch
@@ -176,10 +176,10 @@ def run_worker(
             os.kill(process.pid, signal.SIGSTOP)
             for camera in cameras:
                 push(server.url, camera, frames, per_message=per_message, total=count // len(cameras))
-            begin = time.perf_counter()
+            begin_us = time_us(client)
             os.kill(process.pid, signal.SIGCONT)
-            drained(client, cameras)
-            seconds = time.perf_counter() - begin
+            drained(client, cameras, every_s=0.2)
+            seconds = last_verdict_s(client) - begin_us / 1e6
         done = count // len(cameras) * len(cameras)
         return done / seconds, usage_of_worker(client), done
 

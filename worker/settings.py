@@ -20,6 +20,8 @@ from gaussline.worker.contract.keys import check_name
 from gaussline.worker.errors import ContractError, SettingsError
 
 PREFIX = "GAUSSLINE_"
+DECODERS = 2
+"""Threads that decode where nobody said how many."""
 Seconds = Annotated[float, Field(gt=0)]
 Milliseconds = Annotated[float, Field(ge=0)]
 Bytes = Annotated[int, Field(gt=0)]
@@ -82,7 +84,12 @@ class Settings(BaseSettings):
     image_max_bytes: Bytes = Field(32 * 2**20, description="Largest encoded image.")
     image_max_pixels: int = Field(64_000_000, gt=0, description="Most pixels in one image, read off its header.")
     image_max_side: int = Field(16_384, gt=0, description="Longest side of an image, in pixels.")
-    decode_threads: int = Field(2, ge=1, le=64, description="Threads that decode images.")
+    decode_threads: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Threads that decode images; none takes 2, or the lanes themselves where each is one CPU thread.",
+    )
     decode_isolation: bool = Field(
         True, description="Decode image files in processes of their own: a crash of a codec costs its frame, no worker."
     )

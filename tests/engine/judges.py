@@ -26,10 +26,18 @@ def judgement(score: float) -> Judgement:
 
 
 class ScriptedJudge:
-    """An image is the number of its frame, in the order of decoding; `before` sees every batch before it is judged."""
+    """An image is the number of its frame, in the order of decoding; `before` sees every batch before it is judged.
 
-    def __init__(self, before: Callable[[Sequence[int]], None] = lambda batch: None) -> None:
+    `decoding` is told of every image before it is there, in the thread that decodes it.
+    """
+
+    def __init__(
+        self,
+        before: Callable[[Sequence[int]], None] = lambda batch: None,
+        decoding: Callable[[int], None] = lambda number: None,
+    ) -> None:
         self.before = before
+        self.decoding = decoding
         self.threads: dict[bool, set[str]] = {True: set(), False: set()}
         self._lock = threading.Lock()
         self._seen = 0
@@ -42,7 +50,9 @@ class ScriptedJudge:
         """Number the frames."""
         with self._lock:
             self._seen += 1
-            return self._seen - 1
+            number = self._seen - 1
+        self.decoding(number)
+        return number
 
     def judge(
         self, images: Sequence[int], cameras: Sequence[str], identities: Sequence[str]
@@ -61,6 +71,8 @@ def make_worker(
     name: str = "w1",
     batch: int = 4,
     drain_s: float = 20.0,
+    decode_threads: int = 1,
+    batch_wait_s: float = 0.005,
     observer: Observer | None = None,
 ) -> Worker[int]:
     """A worker on `line`. Frames are decoded in one thread, so that their numbers are the order they were taken in."""
@@ -69,7 +81,9 @@ def make_worker(
         Intake(connect(url), line, name, claim_after_s=0.2),
         Settler(connect(url), line),
         judge,
-        WorkerConfig(line, name, batch, 0.005, 2**26, 1, 0.2, drain_s, 0.0, MessageLimits(), lanes=lanes),
+        WorkerConfig(
+            line, name, batch, batch_wait_s, 2**26, decode_threads, 0.2, drain_s, 0.0, MessageLimits(), lanes=lanes
+        ),
         now_us=RedisClock(lambda: time_us(clock)),
         observer=observer,
     )

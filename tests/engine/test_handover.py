@@ -5,6 +5,7 @@ import threading
 from gaussline.worker.engine.batcher import Batcher
 from gaussline.worker.engine.credit import Credit
 from gaussline.worker.engine.handover import Handover
+from tests.support.waiting import eventually
 
 
 def taken(handover: Handover[int], timeout_s: float = 30.0) -> list[int] | None:
@@ -78,3 +79,35 @@ def test_credit_wakes_who_waits_for_it() -> None:
     credit.give_back(size_bytes=10)
     waiter.join(10.0)
     assert got == [(1, 10)]
+
+
+def test_a_lane_that_waits_is_lent_each_item_once() -> None:
+    handover: Handover[int] = Handover(Batcher(4, wait_s=60.0))
+    lent: list[int] = []
+    for item in (1, 2, 3):
+        handover.put([item])
+
+    def fill() -> None:
+        eventually(lambda: len(lent) == 3, what="every item lent")
+        handover.put([4])
+
+    filler = threading.Thread(target=fill)
+    filler.start()
+    batch = handover.get(30.0, lent.append)
+    filler.join(10.0)
+    assert batch is not None
+    assert batch.items == [1, 2, 3, 4]
+    assert lent == [1, 2, 3]
+    handover.put([5])
+    assert handover.get(0.01, lent.append) is None
+    assert lent == [1, 2, 3, 5], "what was lent is counted from the head of the queue"
+
+
+def test_a_batch_that_is_due_is_not_kept_waiting_to_lend_its_items() -> None:
+    handover: Handover[int] = Handover(Batcher(2, wait_s=60.0))
+    handover.put([1, 2])
+    lent: list[int] = []
+    batch = handover.get(30.0, lent.append)
+    assert batch is not None
+    assert batch.items == [1, 2]
+    assert lent == []

@@ -16,10 +16,19 @@ import pytest
 
 from gaussline.worker.broker.embedded import EmbeddedRedis
 from gaussline.worker.engine.observer import Observer
+from gaussline.worker.errors import ImageError
 from gaussline.worker.telemetry.health import Health
 from tests.broker.way import Way
 from tests.engine.judges import ScriptedJudge, make_worker
 from tests.support.waiting import eventually
+
+
+class Surprises(Observer):
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+
+    def surprise(self, stage: str, error: BaseException) -> None:
+        self.stages.append(stage)
 
 
 def admit(way: Way, count: int, cameras: int = 3) -> None:
@@ -255,3 +264,83 @@ def test_killed_at_any_moment_lanes_lose_and_double_nothing(server: EmbeddedRedi
 
 def _texts(way: Way) -> list[bytes]:
     return [fields[b"json"] for _, fields in way.client.xrange(way.keys.verdicts)]
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_lanes_that_decode_refuse_a_bad_image_alone_and_keep_the_order(
+    server: EmbeddedRedis, way: Way, lanes: int
+) -> None:
+    threads = set()
+
+    def decoding(number: int) -> None:
+        threads.add(threading.current_thread().name)
+        if number % 7 == 3:
+            raise ImageError("undecodable", "half of it is missing")
+        if number % 7 == 5:
+            raise ZeroDivisionError("a fault of ours")
+
+    admit(way, 140)
+    surprises = Surprises()
+    judge = ScriptedJudge(decoding=decoding)
+    worker = make_worker(server.url, way.line, judge, lanes=lanes, decode_threads=0, observer=surprises)
+    worker.start()
+    eventually(lambda: way.ledger().in_flight == 0, what="every verdict")
+    worker.stop()
+    assert worker.join() == 0
+    verdicts = [json.loads(entry[1][b"json"]) for entry in way.client.xrange(way.keys.verdicts)]
+    assert in_order([verdict["id"] for verdict in verdicts])
+    assert Counter(verdict.get("reason") for verdict in verdicts) == {
+        None: 150,
+        "undecodable": 30,
+        "internal": 30,
+    }
+    assert surprises.stages == ["prepare"] * 30
+    assert threads <= {f"compute-{lane}" for lane in range(lanes)}, "nobody else decoded"
+    assert worker.held_bytes == 0
+    assert way.ledger().balances
+
+
+def test_a_lane_that_waits_for_company_decodes_what_has_arrived(server: EmbeddedRedis, way: Way) -> None:
+    decoded: list[int] = []
+    judged: list[int] = []
+    worker = make_worker(
+        server.url,
+        way.line,
+        ScriptedJudge(judged.extend, decoded.append),
+        lanes=1,
+        batch=3,
+        batch_wait_s=60.0,
+        decode_threads=0,
+    )
+    worker.start()
+    way.admit("cam1", frames=2)
+    eventually(lambda: decoded == [0, 1], what="both images while their batch waits for a third")
+    assert judged == []
+    way.admit("cam1")
+    eventually(lambda: len(way.verdict_ids()) == 3, what="the verdicts")
+    assert decoded == [0, 1, 2]
+    worker.stop()
+    worker.join()
+
+
+def test_nothing_is_taken_before_every_lane_is_ready(server: EmbeddedRedis, way: Way) -> None:
+    go = threading.Event()
+
+    class Slow(ScriptedJudge):
+        def begin_thread(self, *, computes: bool) -> None:
+            super().begin_thread(computes=computes)
+            if threading.current_thread().name == "compute-1":
+                assert go.wait(20.0)
+
+    judge = Slow()
+    way.admit("cam1")
+    worker = make_worker(server.url, way.line, judge, lanes=2)
+    worker.start()
+    eventually(lambda: judge.threads == {True: {"compute-0", "compute-1"}, False: {"intake"}}, what="all threads")
+    assert not worker.warm
+    assert worker.held_bytes == 0
+    go.set()
+    eventually(lambda: len(way.verdict_ids()) == 1, what="the verdict")
+    assert worker.warm
+    worker.stop()
+    worker.join()

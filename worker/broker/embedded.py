@@ -107,6 +107,9 @@ class EmbeddedRedis:
             "appendonly": "yes",
             "appendfsync": self.appendfsync,
             "save": "",
+            # Every frame passes through the file: at Redis's own 64 MB a line of ten megabytes a second would have it
+            # rewritten every six seconds, and frames wait for each time.
+            "auto-aof-rewrite-min-size": "256mb",
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
             "logfile": str(log),

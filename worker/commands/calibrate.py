@@ -11,6 +11,7 @@ import typer
 from gaussline.worker.commands.console import err, out, progress
 from gaussline.worker.commands.fit import choice, fit_table
 from gaussline.worker.commands.options import By, Json, Line, Note, RedisUrl, load_settings, who
+from gaussline.worker.settings import DECODERS
 
 EPILOG = """Examples:
 
@@ -99,7 +100,7 @@ def calibrate(
             folder,
             extractor,
             skip_bad=skip_bad,
-            threads=settings.decode_threads,
+            threads=settings.decode_threads or DECODERS,
             progress=lambda done, total: bar.update(task, advance=done, total=total, visible=True),
         )
     for path, why in images.skipped:

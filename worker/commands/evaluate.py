@@ -13,7 +13,7 @@ import typer
 from gaussline.worker.commands.console import err, out, progress
 from gaussline.worker.commands.fit import DEFAULT_GRID, choice
 from gaussline.worker.commands.options import write_file
-from gaussline.worker.settings import Settings
+from gaussline.worker.settings import DECODERS, Settings
 
 EPILOG = """\b
 Examples:
@@ -123,7 +123,7 @@ def evaluate(
         extra=_extra(extra, Extra),
         pixels=pixels,
         examples=html is not None,
-        threads=settings.decode_threads,
+        threads=settings.decode_threads or DECODERS,
         skip_bad=skip_bad,
         augmentation=None if augment is None else Augmentation.parse(augment, copies, seed),
     )

@@ -18,6 +18,7 @@ from gaussline.worker.commands.rendered import rendered
 from gaussline.worker.commands.signed_files import write_signed
 from gaussline.worker.contract.keys import check_name
 from gaussline.worker.errors import SourceError
+from gaussline.worker.settings import DECODERS
 
 DEFAULT_GRID = 3
 """Why, and what was measured: docs/defaults.md."""
@@ -209,7 +210,7 @@ def fit(
             compile=settings.compile,
             threads=settings.torch_threads,
         )
-        threads = settings.decode_threads
+        threads = settings.decode_threads or DECODERS
         with rendered(folder) as pictures:
             model = _fit_folder(
                 pictures, backbones, options, augmentation, holdout, skip_bad, threads, suspects, suspects_to

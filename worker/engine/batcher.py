@@ -26,6 +26,10 @@ class Batcher(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def peek(self, place: int) -> T | None:
+        """The item at this place of the queue, from 0; None where there is none."""
+        return self._items[place][0] if place < len(self._items) else None
+
     def add(self, items: Iterable[T], now_s: float) -> None:
         """Append items that arrived at `now_s` (seconds, monotonic)."""
         self._items.extend((item, now_s) for item in items)

@@ -3,6 +3,9 @@
 A lane is one thread with a batch of its own. On a CPU several lanes of one thread each need no barrier inside a layer,
 so that a core which decodes, settles or runs somebody else's program holds up one batch and not all of them; on a GPU
 there is one lane. Lanes take batches in the order of the hand-over, and the outlet gives them to settle in that order.
+
+Where a lane is one thread of a CPU it also decodes what it judges, and while it waits for a batch what has arrived of
+it: threads that decode beside the lanes would take their cores away in the middle of a layer.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from gaussline.worker.contract.verdict import Reason
@@ -19,7 +24,7 @@ from gaussline.worker.engine.handover import Handover
 from gaussline.worker.engine.judgement import Judge
 from gaussline.worker.engine.observer import Observer
 from gaussline.worker.engine.outlet import Outlet
-from gaussline.worker.engine.prepare import PreparedFrame, Refusal
+from gaussline.worker.engine.prepare import PreparedFrame, Preparer, Refusal
 from gaussline.worker.errors import DeviceFull
 
 Image = TypeVar("Image")
@@ -32,6 +37,7 @@ class ComputeStage(Generic[Image]):
 
     Args:
         abandon: set when what is undecided is to be left to others.
+        preparer: decodes frames that come without an image; None where all of them have one.
     """
 
     def __init__(
@@ -45,6 +51,7 @@ class ComputeStage(Generic[Image]):
         now_us: Callable[[], int],
         observer: Observer,
         abandon: threading.Event,
+        preparer: Preparer[Image] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._judge = judge
@@ -54,12 +61,16 @@ class ComputeStage(Generic[Image]):
         self._now_us = now_us
         self._observer = observer
         self._abandon = abandon
+        self._preparer = preparer
         self._monotonic = monotonic
         self._turns = _Turns(lanes, observer)
+        self.warm = self._turns.begun
+        """Set once every lane is ready for its first batch."""
 
     def run(self, lane: int) -> None:
         """One lane, until the hand-over is finished or given up."""
         self._judge.begin_thread(computes=True)
+        self._turns.began(lane)
         while not self._handover.finished and not self._abandon.is_set():
             self.step(lane)
 
@@ -67,8 +78,10 @@ class ComputeStage(Generic[Image]):
         """One turn of one lane: wait for a batch, judge it, hand it on. Frames judged or refused."""
         self._turns.turned(lane)
         begin = self._monotonic()
-        batch = self._handover.get(IDLE_S)
-        self._observer.waited(self._monotonic() - begin)
+        decoding = _Stopwatch()
+        meanwhile = None if self._preparer is None else partial(self._decode, decoding)
+        batch = self._handover.get(IDLE_S, meanwhile)
+        self._observer.waited(self._monotonic() - begin - decoding.seconds)
         if batch is None:
             return 0
         try:
@@ -87,11 +100,15 @@ class ComputeStage(Generic[Image]):
         """
         now_us = self._now_us()
         live = [frame for frame in batch if frame.source.deadline_us is None or frame.source.deadline_us > now_us]
+        if self._preparer is not None:
+            for frame in live:
+                self._decode(_Stopwatch(), frame)
+            live = [frame for frame in live if frame.refusal is None]
         judged: dict[int, object] = {}
         if live:
             try:
                 outcomes, timing = self._judge.judge(
-                    [frame.image for frame in live],
+                    [image for frame in live if (image := frame.image) is not None],
                     [frame.work.message.camera for frame in live],
                     [frame.identity for frame in live],
                 )
@@ -109,9 +126,20 @@ class ComputeStage(Generic[Image]):
                 return [Refusal(Reason.INTERNAL, f"{type(error).__name__}: {str(error)[:200]}", batch[0].source)]
         expired = "its deadline passed while it waited for the backbone"
         return [
-            judged[id(frame)] if id(frame) in judged else Refusal(Reason.EXPIRED, expired, frame.source)
+            judged[id(frame)]
+            if id(frame) in judged
+            else frame.refusal or Refusal(Reason.EXPIRED, expired, frame.source)
             for frame in batch
         ]
+
+    def _decode(self, decoding: _Stopwatch, frame: PreparedFrame[Image]) -> None:
+        assert self._preparer is not None
+        begin = self._monotonic()
+        if self._preparer.decode(frame):
+            seconds = self._monotonic() - begin
+            decoding.seconds += seconds
+            self._observer.prepared(1, seconds)
+            self._observer.prepared_frames([frame], seconds)
 
     def _halved(self, batch: list[PreparedFrame[Image]], error: DeviceFull) -> list[object]:
         """The device has no memory for so many frames: from now on batches are half as large, this one first."""
@@ -123,6 +151,11 @@ class ComputeStage(Generic[Image]):
         return [*self.judge(batch[:half]), *self.judge(batch[half:])]
 
 
+@dataclass(slots=True)
+class _Stopwatch:
+    seconds: float = 0.0
+
+
 class _Turns:
     """Tells that compute lives only when every lane has turned since it was told last: one stuck lane is seen."""
 
@@ -131,6 +164,14 @@ class _Turns:
         self._observer = observer
         self._lock = threading.Lock()
         self._seen: set[int] = set()
+        self._ready: set[int] = set()
+        self.begun = threading.Event()
+
+    def began(self, lane: int) -> None:
+        with self._lock:
+            self._ready.add(lane)
+            if len(self._ready) == self._lanes:
+                self.begun.set()
 
     def turned(self, lane: int) -> None:
         with self._lock:

@@ -31,16 +31,16 @@ from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.trial import CANARY, SHADOW
 from gaussline.worker.engine.book import ModelBook, Page, first_model_of
 from gaussline.worker.engine.clock import RedisClock
-from gaussline.worker.engine.garbage import freeze_start_up
 from gaussline.worker.engine.isolated_main import about
 from gaussline.worker.engine.isolated_process import IsolatedProcess
 from gaussline.worker.engine.kept_outlet import KeptOutlet
 from gaussline.worker.engine.load import image_limits, load_judge
 from gaussline.worker.engine.maps import MapDesk
+from gaussline.worker.engine.memory import settle_memory
 from gaussline.worker.engine.observer import Observer
 from gaussline.worker.engine.worker import Worker, WorkerConfig
 from gaussline.worker.errors import BrokerError, GausslineError
-from gaussline.worker.settings import Settings
+from gaussline.worker.settings import DECODERS, Settings
 from gaussline.worker.vision.decode_pool import DecodePool
 from gaussline.worker.vision.runtime import RuntimeChoice, use_threads
 from gaussline.worker.vision.scorer import PreparedModel
@@ -52,6 +52,13 @@ WATCH_S = 1.0
 AGE_PAGES = 20
 AGE_S = 30.0
 """How often dead letters over their age are removed where no newer ones come."""
+
+
+def decoders(wished: int | None, runtime: RuntimeChoice) -> int:
+    """Threads that decode beside the lanes; 0 leaves it to the lanes, where each is one thread of a CPU."""
+    if wished is not None:
+        return wished
+    return 0 if runtime.device == "cpu" and runtime.threads == 1 else DECODERS
 
 
 def worker_name(settings: Settings) -> str:
@@ -136,12 +143,13 @@ class Host:
         Raises GausslineError: a wrong weights file, a device that is not there, Redis away.
         """
         settings = self.settings
-        if settings.decode_isolation:
-            self._pool = DecodePool(
-                image_limits(settings), processes=settings.decode_threads, timeout_s=settings.decode_timeout_s
-            )
-        loaded = load_judge(settings, model, self.client, self._observer, pool=self._pool, map_desk=self._map_desk)
+        loaded = load_judge(settings, model, self.client, self._observer, map_desk=self._map_desk)
         self.runtime = runtime = loaded.runtime
+        decode_threads = decoders(settings.decode_threads, runtime)
+        if settings.decode_isolation:
+            loaded.judge.pool = self._pool = DecodePool(
+                image_limits(settings), processes=decode_threads or runtime.lanes, timeout_s=settings.decode_timeout_s
+            )
         self._book = loaded.book
         self.clock = RedisClock(lambda: time_us(self.client))
         store = open_kept_store(settings)
@@ -164,7 +172,7 @@ class Host:
                 batch_max_frames=runtime.batch_size,
                 batch_wait_s=settings.batch_wait_ms / 1000.0,
                 intake_bytes=settings.intake_bytes,
-                decode_threads=settings.decode_threads,
+                decode_threads=decode_threads,
                 claim_every_s=min(1.0, settings.claim_after_s / 2),
                 drain_s=settings.drain_s,
                 keep_pass_share=settings.keep_pass_share,
@@ -223,7 +231,7 @@ class Host:
         try:
             if self._stopping.is_set():
                 self._worker.stop()
-            freeze_start_up()
+            settle_memory()
             return self._worker.run()
         finally:
             self._stopping.set()
@@ -256,6 +264,8 @@ class Host:
         else:
             if not self._book.page.entries:
                 reasons.append("no model is loaded")
+            if self._worker is not None and not self._worker.warm:
+                reasons.append("its backbone warms up")
         try:
             self.client.ping()
             # A version on trial that cannot be loaded stops nothing: the judge is told of it with the heartbeat.

@@ -30,9 +30,11 @@ class IntakeStage(Generic[Image]):
     """`run` calls `step` until the worker stops.
 
     Args:
-        decode_threads: messages that were taken together are prepared by so many threads, and handed on in their order.
+        decode_threads: messages that were taken together are prepared by so many threads, and handed on in their
+            order; 0 leaves decoding to the lanes.
         begin_thread: called once in each of these threads.
         isolate: takes the messages over which a worker died; None judges them like all others.
+        warm: nothing is taken before this is set: others may have it sooner.
         claim_every_s: period of looking for dead workers' messages, and of reconciling with the streams.
     """
 
@@ -51,6 +53,7 @@ class IntakeStage(Generic[Image]):
         observer: Observer,
         stopping: threading.Event,
         isolate: Callable[[Message], None] | None = None,
+        warm: threading.Event | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._intake = intake
@@ -65,6 +68,7 @@ class IntakeStage(Generic[Image]):
         self._observer = observer
         self._stopping = stopping
         self._isolate = isolate
+        self._warm = warm
         self._monotonic = monotonic
         self._next_claim_s = 0.0
         self._pool: ThreadPoolExecutor | None = None
@@ -74,6 +78,8 @@ class IntakeStage(Generic[Image]):
     def run(self) -> None:
         """Until the worker stops."""
         self._begin_thread()
+        while self._warm is not None and not self._stopping.is_set() and not self._warm.wait(IDLE_S):
+            self._observer.turned("intake")
         backoff_s = BACKOFF_S[0]
         while not self._stopping.is_set():
             try:
@@ -122,11 +128,12 @@ class IntakeStage(Generic[Image]):
         self._credit.spend(frame_count, sum(message.size_bytes for message in messages))
         begin = self._monotonic()
         prepared = self._prepare([message for message in messages if not self._set_apart(message)])
-        seconds = self._monotonic() - begin
-        self._observer.prepared(frame_count, seconds)
         self._open.add(work for work, _ in prepared)
         ready = [frame for _, frames in prepared for frame in frames]
-        self._observer.prepared_frames(ready, seconds)
+        if self._decode_threads:
+            seconds = self._monotonic() - begin
+            self._observer.prepared(frame_count, seconds)
+            self._observer.prepared_frames(ready, seconds)
         if len(ready) < frame_count:
             self._credit.give_back(frames=frame_count - len(ready))
         whole = [work for work, _ in prepared if work.open == 0]
@@ -151,7 +158,7 @@ class IntakeStage(Generic[Image]):
         return [item for chunk in self._pool.map(self._prepare_all, chunks) for item in chunk]
 
     def _prepare_all(self, messages: Sequence[Message]) -> list[tuple[MessageWork[Image], list[PreparedFrame[Image]]]]:
-        return [self._preparer.prepare(message) for message in messages]
+        return [self._preparer.prepare(message, decode=self._decode_threads > 0) for message in messages]
 
     def _count_claims(self, messages: Sequence[Message]) -> None:
         for camera in {message.camera for message in messages}:

@@ -88,8 +88,12 @@ def _judge_all(judge: Judge[Any], order: dict[str, Any], sink: BinaryIO) -> None
         _begin(sink, offset)
         outcome = work.outcomes[offset]
         if outcome is None:
-            prepared = preparer.prepare_frame(work, offset, now_us)
-            outcome = prepared if isinstance(prepared, Refusal) else _judged(judge, prepared)
+            begun = preparer.begin_frame(work, offset, now_us)
+            if isinstance(begun, PreparedFrame):
+                preparer.decode(begun)
+                outcome = begun.refusal or _judged(judge, begun)
+            else:
+                outcome = begun
         assert isinstance(outcome, Judgement | Refusal)
         send(sink, pack_outcome(outcome))
     send(sink, b"")

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from gaussline.worker.vision.preprocess import preprocess_one, stack
 from gaussline.worker.vision.runtime import device_name, use_threads
 from gaussline.worker.vision.scorer import PreparedModel, Scorer
 
+WARM_UP_S: Final = 2.0
+"""About the longest time that a lane runs on noise before its first batch."""
 FeatureShare = Callable[[str], bool]
 
 
@@ -61,6 +64,8 @@ class BackboneJudge:
     def begin_thread(self, *, computes: bool) -> None:
         """Give a lane its share of the cores. Decoding threads take one: a team in each would fight for the same."""
         use_threads(self.extractor.runtime.threads if computes else 1)
+        if computes:
+            self.extractor.warm_up(WARM_UP_S)
 
     def to_image(self, frame: Frame) -> torch.Tensor:
         """Decode and resize one frame. Raises ImageError."""

@@ -16,7 +16,6 @@ from gaussline.worker.engine.observer import Observer
 from gaussline.worker.engine.recheck import weights_for
 from gaussline.worker.settings import Settings
 from gaussline.worker.vision.backbones import load_for
-from gaussline.worker.vision.decode_pool import DecodePool
 from gaussline.worker.vision.features import FeatureExtractor
 from gaussline.worker.vision.runtime import RuntimeChoice, choose_runtime
 from gaussline.worker.vision.scorer import PreparedModel, Scorer
@@ -38,14 +37,12 @@ def load_judge(
     observer: Observer,
     *,
     runtime: RuntimeChoice | None = None,
-    pool: DecodePool | None = None,
     map_desk: Callable[[RuntimeChoice], MapDesk | None] = lambda runtime: None,
 ) -> Loaded:
     """Load the model's backbone and every promoted model.
 
     Args:
         runtime: how to run it; None measures.
-        pool: what decodes images; None decodes in this process.
         map_desk: makes what takes failed frames for their heat maps.
 
     Raises GausslineError: a wrong weights file, a device that is not there, Redis away.
@@ -68,7 +65,6 @@ def load_judge(
         write_features=settings.features != "off",
         allow_random=settings.allow_random_weights,
         maps=map_desk(chosen),
-        pool=pool,
     )
     book = ModelBook(
         client, settings.line, judge.prepare, observer, worker_set=settings.worker_set, seal=open_seal(settings)

@@ -1,14 +1,15 @@
-"""Turns a message into prepared frames: parsed, checked against its deadline, decoded and resized.
+"""Turns a message into frames for the backbone: parsed, checked against its deadline, decoded and resized.
 
-Every frame of the message comes out in its place, either prepared or refused with a reason; nothing here raises for
-what came from outside.
+Every frame of the message comes out in its place, either with its image or refused with a reason; nothing here raises
+for what came from outside. Decoding may come later than the rest, and from another thread: see `Preparer.decode`.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from gaussline.worker.broker.intake import Message
@@ -27,13 +28,16 @@ class PreparedFrame(Generic[Image]):
     Attributes:
         offset: its place in the message; its sequence is the message's first plus this.
         source: the frame as it was sent.
-        image: what the backbone takes.
+        image: what the backbone takes; None until it is decoded, and where it is refused.
+        refusal: why there is no image, once that is known.
     """
 
     work: MessageWork[Image]
     offset: int
     source: Frame
-    image: Image
+    image: Image | None = None
+    refusal: Refusal | None = None
+    decoding: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def identity(self) -> str:
@@ -97,19 +101,28 @@ class Preparer(Generic[Image]):
         self._max_crashes = max_crashes
         self._on_surprise = on_surprise
 
-    def prepare(self, message: Message) -> tuple[MessageWork[Image], list[PreparedFrame[Image]]]:
-        """The message's work, with every refused frame decided already, and its prepared frames."""
+    def prepare(
+        self, message: Message, *, decode: bool = True
+    ) -> tuple[MessageWork[Image], list[PreparedFrame[Image]]]:
+        """The message's work, with every refused frame decided already, and its other frames.
+
+        Without `decode` they have no images yet: whoever needs one calls `decode`.
+        """
         work = self.parse(message)
         prepared = []
         now_us = self._now_us()
         for offset in range(message.frame_count):
             if work.outcomes[offset] is not None:
                 continue
-            outcome = self.prepare_frame(work, offset, now_us)
-            if isinstance(outcome, Refusal):
-                work.decide(offset, outcome)
+            frame = self.begin_frame(work, offset, now_us)
+            if isinstance(frame, PreparedFrame) and decode:
+                self.decode(frame)
+            refusal = frame if isinstance(frame, Refusal) else frame.refusal
+            if refusal is not None:
+                work.decide(offset, refusal)
             else:
-                prepared.append(outcome)
+                assert isinstance(frame, PreparedFrame)
+                prepared.append(frame)
         return work, prepared
 
     def parse(self, message: Message) -> MessageWork[Image]:
@@ -162,8 +175,8 @@ class Preparer(Generic[Image]):
             )
         return batch
 
-    def prepare_frame(self, work: MessageWork[Image], offset: int, now_us: int) -> PreparedFrame[Image] | Refusal:
-        """One frame of a parsed message: prepared, or refused."""
+    def begin_frame(self, work: MessageWork[Image], offset: int, now_us: int) -> PreparedFrame[Image] | Refusal:
+        """One frame of a parsed message, before its image is decoded, or refused for what stands beside the image."""
         assert work.batch is not None
         source = work.batch.frames[offset]
         if isinstance(source, BadFrame):
@@ -171,10 +184,22 @@ class Preparer(Generic[Image]):
         if source.deadline_us is not None and source.deadline_us <= now_us:
             late_s = (now_us - source.deadline_us) / 1e6
             return Refusal(Reason.EXPIRED, f"its deadline had passed by {late_s:.3f} s when a worker took it", source)
-        try:
-            return PreparedFrame(work, offset, source, self._to_image(source))
-        except ImageError as error:
-            return Refusal(Reason(error.reason), error.detail, source)
-        except Exception as error:  # a fault of ours, or no memory left: it must cost one frame, not the worker
-            self._on_surprise(error)
-            return Refusal(Reason.INTERNAL, f"{type(error).__name__}: {str(error)[:200]}", source)
+        return PreparedFrame(work, offset, source)
+
+    def decode(self, frame: PreparedFrame[Image]) -> bool:
+        """See to it that a frame has its image or a refusal; False where it had.
+
+        Two threads may ask for the same frame: one decodes, the other waits for it.
+        """
+        with frame.decoding:
+            if frame.image is not None or frame.refusal is not None:
+                return False
+            try:
+                frame.image = self._to_image(frame.source)
+            except ImageError as error:
+                frame.refusal = Refusal(Reason(error.reason), error.detail, frame.source)
+            except Exception as error:  # a fault of ours, or no memory left: it must cost one frame, not the worker
+                self._on_surprise(error)
+                detail = f"{type(error).__name__}: {str(error)[:200]}"
+                frame.refusal = Refusal(Reason.INTERNAL, detail, frame.source)
+            return True

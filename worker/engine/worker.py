@@ -1,7 +1,7 @@
 """The worker: three overlapping stages around one backbone.
 
-    intake   take, claim and prepare messages        (its thread; images are decoded in a small pool)
-    compute  batch frames and judge them             (one thread a lane)
+    intake   take, claim and prepare messages        (its thread; beside a GPU images are decoded in a small pool)
+    compute  batch frames and judge them             (one thread a lane; on a CPU it decodes its images too)
     settle   publish what is decided, whole messages (its thread)
 
 Beside them, messages over which a worker died are judged alone in a process of their own (isolation_stage.py).
@@ -53,6 +53,7 @@ class WorkerConfig:
     Attributes:
         batch_max_frames: frames of one backbone pass.
         batch_wait_s: longest wait of a frame for company.
+        decode_threads: threads that decode beside the lanes; 0 where the lanes decode.
         intake_bytes: encoded bytes taken and not yet settled.
         claim_every_s: period of looking for dead workers' messages, and of reconciling with the streams.
         drain_s: time to finish in after a stop.
@@ -127,6 +128,18 @@ class Worker(Generic[Image]):
                 abandon=self._abandon,
                 standby_after_s=config.standby_after_s,
             )
+        self.compute: ComputeStage[Image] = ComputeStage(
+            judge,
+            self._handover,
+            self._outlet,
+            self._credit,
+            lanes=config.lanes,
+            now_us=now_us,
+            observer=observer,
+            abandon=self._abandon,
+            preparer=None if config.decode_threads else preparer,
+            monotonic=monotonic,
+        )
         self.intake: IntakeStage[Image] = IntakeStage(
             intake,
             preparer,
@@ -139,18 +152,8 @@ class Worker(Generic[Image]):
             claim_every_s=config.claim_every_s,
             observer=observer,
             stopping=self._stopping,
+            warm=self.compute.warm,
             isolate=None if self.isolation is None else self.isolation.put,
-            monotonic=monotonic,
-        )
-        self.compute: ComputeStage[Image] = ComputeStage(
-            judge,
-            self._handover,
-            self._outlet,
-            self._credit,
-            lanes=config.lanes,
-            now_us=now_us,
-            observer=observer,
-            abandon=self._abandon,
             monotonic=monotonic,
         )
         concluder = Concluder(
@@ -208,6 +211,11 @@ class Worker(Generic[Image]):
         """Start, serve until `stop`, drain."""
         self.start()
         return self.join()
+
+    @property
+    def warm(self) -> bool:
+        """Every lane is ready for its first batch."""
+        return self.compute.warm.is_set()
 
     @property
     def held_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +71,21 @@ class FeatureExtractor:
         maps = _joined(self._chunks(batch, True))
         with torch.inference_mode():
             return self._backbone.pooled(maps), Maps(tuple(maps))
+
+    def warm_up(self, seconds: float) -> None:
+        """Run noise of every batch size once, the full one first, until the time is over.
+
+        A thread looks for its kernels at the first pass of each size, which then takes several times as long; so every
+        thread that is to answer in time runs this before.
+        """
+        full = self.batch_size
+        sizes = [full] if self.runtime.compiled else [full, *range(1, full)]
+        end = time.monotonic() + seconds
+        for size in sizes:
+            for level in self.extract_tensors(torch.zeros((size, 3, *self.spec.input_size), dtype=torch.uint8)):
+                level.cpu()
+            if time.monotonic() >= end:
+                return
 
     def _chunks(self, batch: torch.Tensor, maps: bool) -> list[list[torch.Tensor]]:
         expected = (3, *self.spec.input_size)
