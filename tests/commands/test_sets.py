@@ -115,8 +115,8 @@ def test_a_promotion_that_no_worker_could_follow_is_refused_and_moves_nothing(
     assert way.client.hgetall(way.keys.pointers) == before
 
     cli("models", "promote", "default", "2", "--force")
-    eventually(lambda: worker.get("/readyz")[0] == 503, what="a worker that is not ready")
-    assert "version 2: artefact" in worker.get("/readyz")[1]
+    eventually(lambda: "version 2: artefact" in worker.get("/readyz")[1], what="a worker that says why it is not ready")
+    assert worker.get("/readyz")[0] == 503
     assert worker.metric("gaussline_model_refusals_total") == 1
     assert worker.metric("gaussline_model_version_info", version="1") == 1, "it keeps the old one"
     cli("models", "promote", "default", "3")

@@ -210,10 +210,9 @@ def _serve(settings: Settings, connect_for_s: float, *, learn: bool) -> None:
             return
         if model.spec.random_weights:
             logger.warning("RANDOM WEIGHTS: every verdict means nothing", extra={"worker": name})
-        say("ready", runtime=str(host.runtime))
         try:
             with SideLearner(_learnt(host, settings), settings, say) if learn else contextlib.nullcontext():
-                released = host.run()
+                released = host.run(lambda: say("ready", runtime=str(host.runtime)))
         finally:
             if spans is not None:
                 spans.close()

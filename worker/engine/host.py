@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -220,8 +221,8 @@ class Host:
             writer=self.name,
         )
 
-    def run(self) -> int:
-        """Serve until `stop`; the number of messages released undecided."""
+    def run(self, ready: Callable[[], None] = lambda: None) -> int:
+        """Serve until `stop`; the number of messages released undecided. Calls `ready` once it can take frames."""
         assert self._worker is not None
         assert self._heartbeat is not None
         self._heartbeat.start()
@@ -232,7 +233,10 @@ class Host:
             if self._stopping.is_set():
                 self._worker.stop()
             settle_memory()
-            return self._worker.run()
+            self._worker.start()
+            if self._worker.wait_warm():
+                ready()
+            return self._worker.join()
         finally:
             self._stopping.set()
             if self._maps is not None:

@@ -44,6 +44,8 @@ from gaussline.worker.engine.settle_stage import SettleStage
 from gaussline.worker.errors import BrokerError
 
 Image = TypeVar("Image")
+WARM_LOOK_S = 0.25
+"""How soon a worker that warms up notices a stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +218,13 @@ class Worker(Generic[Image]):
     def warm(self) -> bool:
         """Every lane is ready for its first batch."""
         return self.compute.warm.is_set()
+
+    def wait_warm(self) -> bool:
+        """Wait until every lane is ready for its first batch; False where the worker was stopped before."""
+        while not self._stopping.is_set():
+            if self.compute.warm.wait(WARM_LOOK_S):
+                return True
+        return False
 
     @property
     def held_bytes(self) -> int:
