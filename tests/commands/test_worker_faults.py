@@ -96,14 +96,17 @@ def test_a_password_comes_from_its_file_and_is_never_written(tmp_path: Path) -> 
     file = tmp_path / "password"
     file.write_text(f"{secret}\n", "utf-8")
     with EmbeddedRedis() as server:
-        server.client().config_set("requirepass", secret)
+        client = server.client()
+        client.config_set("requirepass", secret)
         cli = Cli(server.url, "line1")
         assert "refused the login" in cli("ledger", code=3).stderr
         settings = {"GAUSSLINE_REDIS_PASSWORD_FILE": str(file)}
         assert "no camera" in cli("ledger", env=settings).stdout
         worker = start_worker(cli, ready=False, env=settings)
-        eventually(lambda: "no model" in worker.get("/readyz")[1], what="a worker that waits for a model")
+        eventually(lambda: client.info("clients")["blocked_clients"] > 0, what="a worker that waits for a model")
+        assert "no model" in worker.get("/readyz")[1]
         server.kill()
+        client.close()
         worker.says("trouble, trying again")
         assert worker.end(signal.SIGTERM) == 0
         written = json.dumps(worker.log) + "".join(worker.other)
