@@ -78,7 +78,7 @@ def calibrate(
         version = pointer.version
     base = registry.version(name, version)
     model = Model.from_artefact(Artefact.unpack(registry.fetch(base.digest), base.digest))
-    look(folder, skip_bad=skip_bad, threads=settings.decode_threads)
+    look(folder, skip_bad=skip_bad, threads=settings.decode_threads or DECODERS)
     source: Any = weights or settings.weights
     if model.spec.random_weights:
         source = WeightsSource(random_seed=int(model.spec.weights_source.rsplit(":", 1)[-1]))
