@@ -1,6 +1,6 @@
 """What heat maps cost the verdict path: one worker, maps off and on by turns, one frame in twenty failing.
 
-    python -m bench.heat_maps [--backbone NAME] [--weights FILE] [--rounds N] [--frames N] [--share 0.05]
+    python -m bench.heat_maps [--backbone NAME] [--weights FILE] [--grid N] [--rounds N] [--frames N] [--share 0.05]
 
 Every round pushes the same frames into a real Redis and lets the same worker drain them at full load; the order of off
 and on changes with each round, so that a machine that warms up or slows down favours neither. The working point is set
@@ -26,6 +26,7 @@ from gaussline.worker.broker.embedded import EmbeddedRedis
 from gaussline.worker.broker.heat_maps import HeatMaps
 from gaussline.worker.broker.intake import Intake
 from gaussline.worker.broker.settle import Settler
+from gaussline.worker.commands.fit import DEFAULT_GRID
 from gaussline.worker.contract.frame import Frame
 from gaussline.worker.contract.keys import Keys
 from gaussline.worker.contract.limits import ImageLimits, MessageLimits
@@ -66,12 +67,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--weights")
+    parser.add_argument("--grid", type=int, default=DEFAULT_GRID, help="regions a side, as of 'gaussline fit'")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--frames", type=int, default=400, help="frames of one side of a round")
     parser.add_argument("--share", type=float, default=0.05, help="share of frames that fail")
     asked = parser.parse_args()
     source = WeightsSource.parse(asked.weights) if asked.weights else WeightsSource(random_seed=SEED)
-    backbone = load_backbone(asked.backbone, source)
+    backbone = load_backbone(asked.backbone, source, grid=asked.grid)
     runtime = choose_runtime(backbone, lanes=None)
     extractor = FeatureExtractor(backbone, runtime)
     print(f"{asked.backbone}: {runtime}; Redis in memory, fsync off; {asked.share:.0%} of frames fail")

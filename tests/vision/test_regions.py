@@ -19,7 +19,7 @@ from gaussline.worker.gaussian.combination import Combination, Rule
 from gaussline.worker.learning.fit import FitOptions, fit_model
 from gaussline.worker.vision.backbones import load_backbone, load_for
 from gaussline.worker.vision.features import FeatureExtractor
-from gaussline.worker.vision.heatmap import heat_map
+from gaussline.worker.vision.heatmap import explain, heat_map
 from gaussline.worker.vision.runtime import RuntimeChoice
 from gaussline.worker.vision.scorer import Scorer
 from gaussline.worker.vision.weights import WeightsSource
@@ -197,6 +197,21 @@ def test_a_heat_map_of_regions_adds_up_to_the_score_and_lies_in_the_farthest_reg
             outside = values.copy()
             outside[bounds(far // 2, 2, values.shape[0]), bounds(far % 2, 2, values.shape[1])] = 0.0
             assert not outside.any()
+        found = tuple(model.combination.farthest(distances)[row].tolist())
+        given = explain(model, [level[row].numpy() for level in features], maps.of(row), farthest=found)
+        for name, values in given.levels.items():
+            np.testing.assert_array_equal(values, told.levels[name])
+
+
+def test_a_region_that_scoring_has_found_need_not_be_looked_for() -> None:
+    rng = np.random.default_rng(3)
+    distances = rng.random((5, 4 + 1 + 9))
+    combination = Combination(groups=(4, 1, 9))
+    found = combination.farthest(distances)
+    first = np.array([0, 4, 5])
+    picked = np.take_along_axis(distances, found + first, axis=1)
+    np.testing.assert_array_equal(picked, combination.by_level(distances))
+    np.testing.assert_array_equal(Combination().farthest(distances), np.zeros(distances.shape, int))
 
 
 def test_a_level_is_as_far_out_as_its_farthest_region() -> None:

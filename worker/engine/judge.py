@@ -145,7 +145,9 @@ class BackboneJudge:
             outcome = outcomes[row]
             if isinstance(outcome, Judgement) and outcome.failed and cameras[row] not in page.copied:
                 model = models[outcome.model]
-                named = self.maps.offer(identities[row], outcome.model, model, features, levels, index)
+                named = self.maps.offer(
+                    identities[row], outcome.model, model, features, levels, index, outcome.farthest
+                )
                 outcomes[row] = replace(outcome, heat_map=named)
 
     def _under(
@@ -179,6 +181,7 @@ class BackboneJudge:
             raise ModelError(f"model {entry.ref.name} version {entry.ref.version} gave scores that are not finite")
         levels = [cut.level for cut in spec.cuts]
         by_level = model.combination.by_level(distances)
+        regions = model.combination.farthest(distances) if self.maps is not None and decisions.failed.any() else None
         written = [level.cpu().numpy() for level in features] if self.write_features else []
         return [
             Judgement(
@@ -191,6 +194,7 @@ class BackboneJudge:
                 backbone=spec.name,
                 spec_digest=spec.digest,
                 random_weights=spec.random_weights,
+                farthest=() if regions is None else tuple(regions[row].tolist()),
                 device=device_name(self.extractor.runtime.device),
                 features=tuple(level[row] for level in written) if written else None,
             )

@@ -37,6 +37,7 @@ class _Job:
     model: Model
     features: list[NDArray[np.float32]]
     maps: Maps
+    farthest: tuple[int, ...]
 
 
 class MapDesk:
@@ -67,19 +68,27 @@ class MapDesk:
         self._thread: threading.Thread | None = None
 
     def offer(
-        self, identity: str, ref: ModelRef, model: Model, features: Sequence[torch.Tensor], maps: Maps, row: int
+        self,
+        identity: str,
+        ref: ModelRef,
+        model: Model,
+        features: Sequence[torch.Tensor],
+        maps: Maps,
+        row: int,
+        farthest: tuple[int, ...] = (),
     ) -> str:
         """Take a failed frame where there is room; the reference of its map, which may never come.
 
         Args:
             features: (n, d) a level of the batch, as they were scored.
             maps: of the same batch; only `row` of it is copied.
+            farthest: which region of each level made its distance; looked for again where it is not given.
         """
         if self._places.acquire(blocking=False):
             pooled = [level[row].cpu().numpy() for level in features]
             # Copied as it lies: turning it into rows is for the other thread, and the batch's memory must go.
             own = Maps(tuple(level[row : row + 1].clone() for level in maps.levels))
-            self._jobs.put(_Job(identity, ref, model, pooled, own))
+            self._jobs.put(_Job(identity, ref, model, pooled, own, farthest))
         else:
             self._observer.heat_map("shed", 0.0)
         return reference(identity, ref.digest)
@@ -95,7 +104,8 @@ class MapDesk:
         begin = self._monotonic()
         outcome = "failed"
         try:
-            told = explain(job.model, job.features, job.maps.of(0), frame=job.identity, ref=job.ref)
+            maps = job.maps.of(0)
+            told = explain(job.model, job.features, maps, frame=job.identity, ref=job.ref, farthest=job.farthest)
             self._store(reference(job.identity, job.ref.digest), told.to_bytes())
             outcome = "stored"
         except BrokerError as error:

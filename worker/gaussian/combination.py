@@ -80,6 +80,14 @@ class Combination:
         starts = np.concatenate([[0], np.cumsum(self.groups[:-1])]).astype(np.intp)
         return np.asarray(np.maximum.reduceat(d, starts, axis=-1), np.float64)
 
+    def farthest(self, distances: ArrayLike) -> NDArray[np.intp]:
+        """(n, sum(groups)) distances of regions to (n, L): which of each level's regions is the farthest."""
+        d = np.asarray(distances, np.float64)
+        if not self.groups:
+            return np.zeros(d.shape, np.intp)
+        parts = np.split(d, np.cumsum(self.groups)[:-1], axis=1)
+        return np.stack([part.argmax(axis=1) for part in parts], axis=1)
+
     def combine(self, distances: ArrayLike) -> Array:
         """(n, L) distances, or (n, sum(groups)), to (n,) scores. Raises FitError for another number than was learnt."""
         return self.combine_levels(self.by_level(distances))

@@ -29,10 +29,8 @@ class Maps:
     levels: tuple[torch.Tensor, ...]
 
     def of(self, row: int) -> list[NDArray[np.float32]]:
-        """The maps of one frame: float32 (d, h, w) a level; a copy, so that the batch's memory can go."""
-        return [
-            level[row].to(device="cpu", dtype=torch.float32, copy=True).contiguous().numpy() for level in self.levels
-        ]
+        """The maps of one frame: float32 (d, h, w) a level, as they lie; a copy, so that the batch's memory can go."""
+        return [level[row].to(device="cpu", dtype=torch.float32, copy=True).numpy() for level in self.levels]
 
 
 class FeatureExtractor:

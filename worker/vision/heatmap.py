@@ -103,12 +103,14 @@ def explain(
     *,
     frame: str = "",
     ref: ModelRef | None = None,
+    farthest: Sequence[int] = (),
 ) -> Explanation:
     """Explain one frame, every level at its own size.
 
     Args:
         features: (d,) pooled features a level of the model's spec, region by region, the ones that were scored.
-        maps: (d, h, w) feature maps a level of its `cuts`, as `Maps.of` gives them.
+        maps: (d, h, w) feature maps a level of its `cuts`, as `Maps.of` gives them, in any layout.
+        farthest: which region of each level was the farthest, where scoring has found that already.
 
     Raises:
         ModelError: the maps are not those of the model's levels.
@@ -120,9 +122,10 @@ def explain(
     levels: dict[str, Array] = {}
     distances: list[float] = []
     first = 0
-    for cut, level in zip(cuts, maps, strict=True):
+    for index, (cut, level) in enumerate(zip(cuts, maps, strict=True)):
         own = slice(first, first + cut.regions)
-        levels[cut.level] = farthest_map(model.gaussians[own], features[own], level, cut.grid)
+        known = farthest[index] if farthest else None
+        levels[cut.level] = farthest_map(model.gaussians[own], features[own], level, cut.grid, known)
         distances.append(float(np.sqrt(max(levels[cut.level].sum(), 0.0))))
         first += cut.regions
     given = shares(model.combination, distances)
@@ -138,22 +141,28 @@ def explain(
 
 
 def farthest_map(
-    gaussians: Sequence[Gaussian], pooled: Sequence[NDArray[np.float32]], maps: NDArray[np.float32], grid: int
+    gaussians: Sequence[Gaussian],
+    pooled: Sequence[NDArray[np.float32]],
+    maps: NDArray[np.float32],
+    grid: int,
+    farthest: int | None = None,
 ) -> Array:
     """The (h, w) map of a level: of its farthest region, which alone makes the level's distance, and zero elsewhere.
 
     Args:
         gaussians, pooled: of the level's grid x grid regions, row by row.
         maps: (d, h, w).
+        farthest: which region that is; None looks for it.
     """
     if grid == 1:
         return level_map(gaussians[0], pooled[0], maps)
-    far = [float(gaussian.mahalanobis_sq(x)) for gaussian, x in zip(gaussians, pooled, strict=True)]
-    row, column = divmod(int(np.argmax(far)), grid)
+    if farthest is None:
+        far = [float(gaussian.mahalanobis_sq(x)) for gaussian, x in zip(gaussians, pooled, strict=True)]
+        farthest = int(np.argmax(far))
+    row, column = divmod(farthest, grid)
     place = (bounds(row, grid, maps.shape[1]), bounds(column, grid, maps.shape[2]))
     values = np.zeros(maps.shape[1:])
-    index = row * grid + column
-    values[place] = level_map(gaussians[index], pooled[index], maps[:, *place])
+    values[place] = level_map(gaussians[farthest], pooled[farthest], maps[:, *place])
     return values
 
 
@@ -164,17 +173,19 @@ def level_map(gaussian: Gaussian, pooled: NDArray[np.float32], maps: NDArray[np.
     tests). So the map is written as (d² + zᵀ(f_hw - mean of f)) / HW: it explains the number in the verdict, and the
     rounding lies on all positions alike.
 
+    By `einsum`, not by BLAS: maps are made beside the verdict path, and BLAS would wake a thread on every core for each
+    product, and let it spin there for a while after.
+
     Args:
         pooled: (d,) the feature that was scored.
         maps: (d, h, w) the feature map it is the mean of.
     """
-    channels, height, width = maps.shape
     residual = pooled.astype(np.float64) - gaussian.mean
-    white = gaussian.whitening @ residual
-    z = gaussian.whitening.T @ white
-    along = z @ maps.reshape(channels, height * width).astype(np.float64)
-    values: Array = (white @ white + along - along.mean()) / (height * width)
-    return values.reshape(height, width)
+    white = np.einsum("kd,d->k", gaussian.whitening, residual)
+    z = np.einsum("kd,k->d", gaussian.whitening, white)
+    along = np.einsum("d,dhw->hw", z, maps)
+    values: Array = (np.einsum("k,k->", white, white) + along - along.mean()) / along.size
+    return values
 
 
 def shares(combination: Combination, distances: Sequence[float]) -> list[float]:
