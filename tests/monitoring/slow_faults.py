@@ -158,6 +158,9 @@ def test_from_a_fault_to_its_alert_with_the_intervals_as_shipped(parts: Path, mo
         worker = site.worker()
         send(site.cli, parts)
         eventually(lambda: site.query("sum(gaussline_line_verdicts_total) >= 40"), within_s=30.0, what="verdicts")
+        site.ends("GausslineNoWorker", within_s=60.0)  # there was none at first
+        send(site.cli, parts)
+        assert not site.firing() & limits_s.keys()
         took: dict[str, float] = {}
         began = dict.fromkeys(limits_s, time.monotonic())
         client.hincrby(Keys(site.cli.line).camera("cam1"), "admitted", 3)
