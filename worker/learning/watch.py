@@ -25,6 +25,8 @@ FAST_REFERENCE, SLOW_REFERENCE = (20, 100), (20, 60)
 """Blocks of a reference: from the first number on it is compared with, at the second it is full."""
 MEAN_REFERENCE = 20
 FAST_NEWEST, SLOW_NEWEST = 3, 20
+WAITING = 3
+"""Blocks between the newest and the reference, so that a change does not enter what it is compared with."""
 FAST_EVERY_S, SLOW_EVERY_S = 60.0, 600.0
 PROBATION_FRAMES = FAST * FAST_REFERENCE[0]
 """Frames of a camera that is new to the learner: they neither teach nor calibrate, they are its reference."""
@@ -190,16 +192,16 @@ class CameraWatch:
         block, self.block = self.block, _Sums()
         assert block.features is not None
         self.starts = [*self.starts[-(FAST_NEWEST - 1) :], block.since_us]
-        # What was never among the newest of an evaluation would enter the reference unseen: a fast camera fills many
-        # blocks between two, and a lamp that fails in its first minutes would become what is usual.
-        unseen = self.entering == 0 and len(self.shares) >= FAST_REFERENCE[0] + FAST_NEWEST
+        # A fast camera fills many blocks between two evaluations: those that none sees never become what is usual.
+        unseen = self.entering == 0 and len(self.shares) >= FAST_REFERENCE[0] + WAITING + FAST_NEWEST
         self.entering = max(0, self.entering - 1)
         hold = unseen or self._held("scores")
-        _push(self.shares, [low / FAST for low in block.low], FAST_REFERENCE[1], FAST_NEWEST, hold=hold)
+        _push(self.shares, [low / FAST for low in block.low], FAST_REFERENCE[1], FAST_NEWEST, WAITING, hold=hold)
         if block.told == FAST:
             for name, total in block.statistics.items():
                 hold = unseen or self._held(f"image:{name}")
-                _push(self.images.setdefault(name, []), total / FAST, FAST_REFERENCE[1], FAST_NEWEST, hold=hold)
+                held = self.images.setdefault(name, [])
+                _push(held, total / FAST, FAST_REFERENCE[1], FAST_NEWEST, WAITING, hold=hold)
         _push(self.means, (block.features / FAST).astype(np.float32), MEAN_REFERENCE, FAST_NEWEST, hold=False)
         found = []
         if now_us - self.evaluated_us[0] >= self.every_s * 1e6:
@@ -227,7 +229,7 @@ class CameraWatch:
 
     # --- comparing ---------------------------------------------------------------------------------------------------
     def _scores(self, now_us: int) -> list[Alarm]:
-        old, new = _split(self.shares, FAST_NEWEST)
+        old, new = _split(self.shares, FAST_NEWEST, WAITING)
         if len(old) < FAST_REFERENCE[0]:
             return []
         found = []
@@ -245,7 +247,7 @@ class CameraWatch:
     def _image(self, now_us: int) -> list[Alarm]:
         found = []
         for name, values in self.images.items():
-            old, new = _split(values, FAST_NEWEST)
+            old, new = _split(values, FAST_NEWEST, WAITING)
             if len(old) < FAST_REFERENCE[0]:
                 continue
             before, after = float(np.mean(old)), float(np.median(new))
@@ -319,33 +321,24 @@ class CameraWatch:
 
 
 _FACTS = (
-    *(
-        "frames",
-        "digest",
-        "calibration",
-        "shares",
-        "images",
-        "roots",
-        "starts",
-        "slow_starts",
-        "alarms",
-        "evaluated_us",
-        "entering",
-    ),
-    *("slow_failed", "slow_count", "early_failed", "met"),
+    *("frames", "digest", "calibration", "shares", "images", "roots", "starts", "slow_starts", "alarms"),
+    *("evaluated_us", "entering", "slow_failed", "slow_count", "early_failed", "met"),
 )
 _BLOCK_FACTS = ("count", "since_us", "low", "failed", "statistics", "told")
 
 
-def _push(values: list[Any], value: Any, reference: int, newest: int, *, hold: bool) -> None:
-    """Append; of a full reference the newest move on, and while it is held nothing new enters it."""
+def _push(values: list[Any], value: Any, reference: int, newest: int, waiting: int = 0, *, hold: bool) -> None:
+    """Append. A full reference stays as it is: what would move on to it goes; and held, nothing leaves the newest."""
     values.append(value)
-    if len(values) > reference + newest or (hold and len(values) > newest + 1):
+    if hold and len(values) > newest + 1:
         del values[-newest - 1]
+    elif len(values) > reference + waiting + newest:
+        del values[-newest - waiting - 1]
 
 
-def _split(values: list[Any], newest: int) -> tuple[list[Any], list[Any]]:
-    return values[:-newest], values[-newest:]
+def _split(values: list[Any], newest: int, waiting: int = 0) -> tuple[list[Any], list[Any]]:
+    """The reference and the newest."""
+    return values[: -newest - waiting], values[-newest:]
 
 
 def _whitened(gaussians: Sequence[Gaussian], rows: Array) -> list[Array]:
