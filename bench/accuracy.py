@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -126,7 +127,8 @@ def peers(
     (folder / "ask.json").write_text(json.dumps(ask), "utf-8")
     # What their packages say of each other on import is not about this table.
     quiet = ["-W", "ignore::FutureWarning", "-W", "ignore::DeprecationWarning"]
-    subprocess.run([str(python), *quiet, "bench/accuracy_peers.py", str(folder / "ask.json")], check=True)
+    command = [str(python), *quiet, "bench/accuracy_peers.py", str(folder / "ask.json")]
+    subprocess.run(command, check=True, env={**os.environ, "TQDM_DISABLE": "1"})
     found: list[dict[str, Any]] = json.loads((folder / "peers.json").read_text("utf-8"))
     return found
 

@@ -22,6 +22,15 @@ from gaussline.worker.settings import DECODERS
 
 DEFAULT_GRID = 3
 """Why, and what was measured: docs/defaults.md."""
+EPILOG = """\b
+Examples:
+  gaussline fit parts/ --rate 0.02 --promote               two good parts in a hundred may fail
+  gaussline fit parts/ --holdout 0.2                       see what rate comes of it, on frames held out of all
+  gaussline fit parts/ --suspects 20 --output try.model    which training images may be defective, with heat maps
+  gaussline fit parts/ --robust --method robust --rate 0.05     nobody has cleaned the folder
+  gaussline fit parts/ --method pareto --rate 0.0005       rarer than one in the calibration frames
+  gaussline fit parts/ --grid 1                            the paper's own setting
+"""
 
 
 def fit(
@@ -140,8 +149,6 @@ def fit(
     From recorded events, frames that passed teach, and the reservoir calibrates: a share of all frames, drawn before
     they were scored (GAUSSLINE_RESERVOIR_SHARE), failed ones included. Defective parts in it make the working point
     milder: with more of them than the stated rate, fit on a folder of parts that are known to be good.
-
-    Example: gaussline fit parts/ --rate 0.02 --promote
     """
     from gaussline.worker.broker.client import open_redis
     from gaussline.worker.broker.registry import Registry
