@@ -19,7 +19,7 @@ from torch import nn
 
 from gaussline.worker.contract.spec import BackboneSpec
 from gaussline.worker.errors import NotFound
-from gaussline.worker.vision.trunk import Backbone
+from gaussline.worker.vision.trunk import Backbone, Taken
 
 SEPARATOR: Final = "+"
 _OF: Final = ":"
@@ -60,8 +60,8 @@ class Ensemble(Backbone):
         self._colours = [_recoloured(self.spec, member.spec) for member in members]
         self.eval().requires_grad_(False)
 
-    def _run(self, x: torch.Tensor, take: Callable[[torch.Tensor, int], list[torch.Tensor]]) -> list[torch.Tensor]:
-        found = []
+    def _run(self, x: torch.Tensor, take: Callable[[torch.Tensor, int], list[Taken]]) -> list[Taken]:
+        found: list[Taken] = []
         for member, colours in zip(self.members, self._colours, strict=True):
             assert isinstance(member, Backbone)
             own = x

@@ -66,9 +66,9 @@ class FeatureExtractor:
 
     def extract_with_maps(self, batch: torch.Tensor) -> tuple[list[torch.Tensor], Maps]:
         """The same features, and the feature maps they are the means of (for heat maps)."""
-        maps = _joined(self._chunks(batch, True))
-        with torch.inference_mode():
-            return self._backbone.pooled(maps), Maps(tuple(maps))
+        both = _joined(self._chunks(batch, True))
+        number = len(self.spec.levels)
+        return both[:number], Maps(tuple(both[number:]))
 
     def warm_up(self, seconds: float) -> None:
         """Run noise of every batch size once, the full one first, until the time is over.
@@ -116,15 +116,18 @@ class FeatureExtractor:
             return None
 
     def _pass(self, chunk: torch.Tensor, maps: bool) -> list[torch.Tensor]:
+        """Features, and behind them the maps where they are wanted."""
         with torch.inference_mode(), numeric_mode(self.spec.numeric_mode, self._device):
             layout = torch.channels_last if self._channels_last else torch.contiguous_format
             chunk = chunk.to(self._device, non_blocking=True)
             if self.spec.views:
                 mean = self._views(chunk, layout)
-                return mean if maps else self._backbone.pooled(mean)
+                pooled = self._backbone.pooled(mean)
+                return pooled + mean if maps else pooled
             x = self._normalise(chunk).contiguous(memory_format=layout)
             if maps:
-                return self._backbone.maps(x)
+                features, levels = self._backbone.features_and_maps(x)
+                return features + levels
             short = self.batch_size - len(x)
             if short and self.runtime.compiled:  # a compiled backbone knows one batch size; another compiles it anew
                 x = functional.pad(x, (0, 0, 0, 0, 0, 0, 0, short)).contiguous(memory_format=layout)

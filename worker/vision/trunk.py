@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -10,6 +11,8 @@ from torch.nn import functional
 
 from gaussline.worker.contract.spec import BackboneSpec
 from gaussline.worker.errors import ModelError
+
+Taken = TypeVar("Taken")
 
 
 class Backbone(nn.Module):
@@ -41,13 +44,18 @@ class Backbone(nn.Module):
         """Features (n, c) a level of the spec, region by region: spatial means, float32 in every numeric mode."""
         return self._run(x, pool_regions)
 
+    def features_and_maps(self, x: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Both of one pass; each map is pooled while it is at hand, not read again from memory at the end."""
+        both = self._run(x, lambda level, grid: [(level, pool_regions(level, grid))])
+        return [region for _, regions in both for region in regions], [level for level, _ in both]
+
     def pooled(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The features of what `maps` gave."""
         return [region for level, grid in zip(maps, self._grids, strict=True) for region in pool_regions(level, grid)]
 
-    def _run(self, x: torch.Tensor, take: Callable[[torch.Tensor, int], list[torch.Tensor]]) -> list[torch.Tensor]:
+    def _run(self, x: torch.Tensor, take: Callable[[torch.Tensor, int], list[Taken]]) -> list[Taken]:
         x = x.to(self.dtype)
-        found: list[list[torch.Tensor]] = [[]] * len(self._order)
+        found: list[list[Taken]] = [[]] * len(self._order)
         for index, stage in enumerate(self.stages):
             x = stage(x)
             if index in self._order:
