@@ -111,3 +111,11 @@ def test_a_batch_that_is_due_is_not_kept_waiting_to_lend_its_items() -> None:
     assert batch is not None
     assert batch.items == [1, 2]
     assert lent == []
+
+
+def test_credit_for_few_frames_is_saved_up() -> None:
+    credit = Credit(max_frames=6, max_bytes=100, least_frames=4)
+    credit.spend(3, 0)
+    assert credit.available(0.0) == (0, 0)
+    credit.give_back(frames=1)
+    assert credit.available(0.0) == (4, 100)

@@ -8,12 +8,14 @@ import threading
 class Credit:
     """Two counters behind one lock. Intake spends, compute gives frames back, settle gives bytes back.
 
-    A message over the whole byte bound is still taken when nothing else is held, so that it cannot stick for ever.
+    Intake waits until it may take `least_frames`: each read of Redis costs the same, few frames or many. A message over
+    the whole byte bound is still taken when nothing else is held, so that it cannot stick for ever.
     """
 
-    def __init__(self, max_frames: int, max_bytes: int) -> None:
+    def __init__(self, max_frames: int, max_bytes: int, least_frames: int = 1) -> None:
         self._max_frames = max_frames
         self._max_bytes = max_bytes
+        self._least_frames = least_frames
         self._frames = 0
         self._bytes = 0
         self._changed = threading.Condition()
@@ -24,12 +26,6 @@ class Credit:
         with self._changed:
             return self._bytes
 
-    def resize(self, max_frames: int) -> None:
-        """Change the bound on frames, once the batch size is known."""
-        with self._changed:
-            self._max_frames = max_frames
-            self._changed.notify_all()
-
     def available(self, timeout_s: float) -> tuple[int, int]:
         """Wait until something may be taken; (frames, bytes), both 0 where the time ran out first."""
         with self._changed:
@@ -39,7 +35,7 @@ class Credit:
             return self._max_frames - self._frames, self._max_bytes - self._bytes
 
     def _open(self) -> bool:
-        return self._frames < self._max_frames and self._bytes < self._max_bytes
+        return self._max_frames - self._frames >= self._least_frames and self._bytes < self._max_bytes
 
     def spend(self, frames: int, size_bytes: int) -> None:
         """Frames and bytes were taken."""

@@ -104,7 +104,9 @@ class Worker(Generic[Image]):
         self._stopping = threading.Event()
         self._abandon = threading.Event()
         # A batch for every lane and one more keep the backbone fed; more would only age frames out of the fair order.
-        self._credit = Credit((config.lanes + 1) * config.batch_max_frames, config.intake_bytes)
+        ahead = (config.lanes + 1) * config.batch_max_frames
+        least = 2 * config.batch_max_frames if config.lanes > 1 else 1
+        self._credit = Credit(ahead, config.intake_bytes, least)
         self._handover: Handover[PreparedFrame[Image]] = Handover(
             Batcher(config.batch_max_frames, config.batch_wait_s), monotonic
         )
