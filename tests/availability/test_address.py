@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gaussline.worker.broker.address import Address, parse
+from gaussline.worker.broker.address import Address, is_topology, parse, with_login
 from gaussline.worker.broker.client import connect, redact
 from gaussline.worker.broker.followed import FollowedConnection, FollowedSSLConnection
 from gaussline.worker.broker.replication import Waiting, waiting_of
@@ -77,3 +77,25 @@ def test_replicas_are_not_waited_for_longer_than_for_redis_itself() -> None:
     with pytest.raises(SettingsError, match="wait_timeout_s"):
         Settings.load({}, wait_replicas=1, wait_timeout_s=5.0)
     assert Settings.load({}, wait_timeout_s=5.0).wait_replicas == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        ("redis://host/0", "redis://worker:p%40%2F@host/0"),
+        ("rediss://somebody:else@host:1/0?x=1", "rediss://worker:p%40%2F@host:1/0?x=1"),
+        ("unix:///run/redis.sock", "unix://worker:p%40%2F@/run/redis.sock"),
+        ("redis+sentinel://a:b@one:1,two:2/name/3", "redis+sentinel://worker:p%40%2F@one:1,two:2/name/3"),
+    ],
+)
+def test_a_login_beside_the_address_stands_in_the_place_of_its_own(url: str, whole: str) -> None:
+    assert with_login(url, "worker", "p@/") == whole
+    assert with_login(url, None, None) == url
+    if is_topology(url):
+        address = parse(whole)
+        assert (address.username, address.password, len(address.nodes)) == ("worker", "p@/", 2)
+
+
+def test_what_is_not_given_beside_the_address_stays() -> None:
+    assert with_login("redis://a:b%40@host/0", "worker", None) == "redis://worker:b%40@host/0"
+    assert with_login("redis://a%40:b@host/0", None, "word") == "redis://a%40:word@host/0"
