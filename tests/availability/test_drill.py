@@ -1,4 +1,4 @@
-"""The short run of the drills: one failover of each topology, asked of the replicas; a slot that moves under load."""
+"""The short run of the drills: failovers of each topology, asked of the replicas; a slot that moves under load."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _server() -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("topology", "fault"), [("sentinel", "kill"), ("cluster", "kill")])
+@pytest.mark.parametrize(("topology", "fault"), [("sentinel", "kill"), ("sentinel", "cut_off"), ("cluster", "lag")])
 def test_a_line_under_load_outlives_its_master(topology: str, fault: str, tmp_path: Path) -> None:
     """With `wait_replicas` nothing is lost and nothing doubled."""
     with Drill(topology, tmp_path, waiting=Waiting(1, 0.5)) as drill:
