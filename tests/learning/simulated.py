@@ -24,7 +24,7 @@ from gaussline.worker.learning.learner import Learner
 from gaussline.worker.learning.notice import Notice
 from gaussline.worker.learning.obedience import obey
 from gaussline.worker.learning.policy import Policy
-from gaussline.worker.learning.proposal import Candidate, make_candidate
+from gaussline.worker.learning.proposal import Candidate, Limits, make_candidate
 from tests.learning.log import START_US
 from tests.learning.synthetic import CHANNELS, SPEC
 
@@ -103,6 +103,7 @@ class Line:
 
     Attributes:
         guarded: only candidates that pass the guard are promoted; without it every one that can be made is.
+        limits: of the guard.
     """
 
     scene: Scene
@@ -111,6 +112,7 @@ class Line:
     fitted_on: int = 4_000
     guarded: bool = True
     seed: int = 5
+    limits: Limits = Limits()  # noqa: RUF009, frozen
     stable: Model = field(init=False)
     first: Model = field(init=False)
     learner: Learner = field(init=False)
@@ -207,7 +209,7 @@ class Line:
 
     def propose(self) -> Candidate:
         """A candidate from what was learnt; promoted where it passes."""
-        candidate = make_candidate(self.learner, self.stable, stable_digest=self.digest)
+        candidate = make_candidate(self.learner, self.stable, self.limits, stable_digest=self.digest)
         self.learner.proposed()
         self.candidates.append(candidate)
         if candidate.model is not None and (candidate.passed or not self.guarded):

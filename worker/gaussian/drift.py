@@ -89,6 +89,11 @@ def calibration_variance(level: float, calibration_frames: int) -> float:
     return level * (1.0 - level) / (calibration_frames + 2.0)
 
 
+def root_variance(share: float, calibration_frames: int) -> float:
+    """Variance of the root of a realised share of failures over calibration sets of so many frames; 0: not known."""
+    return (1.0 - share) / (4.0 * (calibration_frames + 2.0)) if calibration_frames else 0.0
+
+
 def mean_shifts(reference: Array, newest: Array) -> tuple[Array, Array]:
     """How far whitened block means lie from the reference's mean: log squared distance of (m,) and of (w,) blocks.
 

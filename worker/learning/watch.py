@@ -101,6 +101,7 @@ class CameraWatch:
     slow_count: int = 0
     early_failed: int = 0
     met: bool = False
+    turned: bool = False
     block: _Sums = field(default_factory=_Sums)
     _white: dict[str, list[Array]] = field(default_factory=dict)
 
@@ -131,7 +132,7 @@ class CameraWatch:
     # --- storing -----------------------------------------------------------------------------------------------------
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """JSON-able facts and arrays; exact."""
-        facts: dict[str, Any] = {name: getattr(self, name) for name in _FACTS}
+        facts: dict[str, Any] = {name: getattr(self, name) for name in (*_FACTS, "turned")}
         facts["block"] = {name: getattr(self.block, name) for name in _BLOCK_FACTS}
         arrays: dict[str, NDArray[Any]] = {}
         if self.means:
@@ -154,6 +155,7 @@ class CameraWatch:
     def _turn(self, digest: str, now_us: int, models: Gaussians) -> list[Alarm]:
         """Another version judges: means are compared within a version's life only, and alarms of them end."""
         found = models(digest)
+        self.turned = self.turned or bool(self.digest)
         self.digest, self.calibration = digest, 0 if found is None else found[2]
         self.means, self.block = [], _Sums()
         self._white = {}
@@ -291,12 +293,14 @@ class CameraWatch:
         old, new = _split(self.roots, SLOW_NEWEST)
         if len(old) < SLOW_REFERENCE[0]:
             return []
-        t, dof = drift.shift_t(old, new, floor=0.5 / np.sqrt(SLOW), robust=False)
-        facts = {
+        facts: dict[str, Any] = {
             "before": float(np.mean(np.square(old))),
             "after": float(np.mean(np.square(new))),
             "what": "share of failures",
         }
+        # Where versions changed, the newest working point has an error of its own; the reference's spread has many.
+        extra = drift.root_variance(facts["before"], self.calibration) if self.turned else 0.0
+        t, dof = drift.shift_t(old, new, floor=0.5 / np.sqrt(SLOW), extra_variance=extra, robust=False)
         return self._judge("failures", "failures", t, dof, self.alpha_slow, now_us, facts)
 
     def _judge(
