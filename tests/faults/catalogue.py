@@ -94,11 +94,12 @@ def kill_subscriber(stage: Stage, step: Step) -> Undo:
 
 def kill_parts(stage: Stage, step: Step) -> Undo:
     """SIGKILL of the part judge, for a while: what it missed it decides as if it had been there."""
-    stage.parts.kill()
-    stage.ended.append(stage.parts)
+    killed = stage.parts
+    killed.kill()
 
     def undo() -> None:
-        if not stage.parts.lives:
+        if stage.parts is killed:
+            stage.ended.append(killed)
             stage.parts = stage.spawn_parts()
 
     return undo

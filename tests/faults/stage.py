@@ -27,6 +27,7 @@ from tests.faults.roles import SLOW_CLAIM_AFTER_S
 from tests.faults.server import Server
 from tests.faults.zygote import Process, Zygote
 from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
 
 CHECKER: Final = "checker"
 """Name by which the checker subscribes."""
@@ -109,6 +110,8 @@ class Stage:
         self.workers = [self.spawn_worker(first=number == 0) for number in range(plan.workers)]
         self.subscriber = self.spawn_subscriber()
         self.parts = self.spawn_parts()
+        # A part judge that is new begins with what comes next: it must be there before the first verdict.
+        eventually(lambda: self.cursor(PARTS) is not None, what="the part judge among the subscribers")
         self.producers: list[Process | None] = [self.spawn_producer(camera) for camera in range(plan.cameras)]
 
     def _grow_old(self) -> None:
@@ -236,6 +239,7 @@ class Stage:
                 self.producers[camera] = self.spawn_producer(camera)
         self.refill()
         if not self.parts.lives:
+            self.ended.append(self.parts)
             self.parts = self.spawn_parts()
 
     # --- timing ------------------------------------------------------------------------------------------------------
