@@ -136,6 +136,7 @@ class Concluder:
             features=judgement.features,
             reservoir=reservoir,
             weight=1.0 if reservoir else 1.0 / self._teaching.share,
+            statistics=judgement.statistics,
         )
         return judgement.model.name, event.encode()
 

@@ -26,6 +26,7 @@ from gaussline.worker.vision.features import FeatureExtractor, Maps
 from gaussline.worker.vision.preprocess import preprocess_one, stack
 from gaussline.worker.vision.runtime import device_name, use_threads
 from gaussline.worker.vision.scorer import PreparedModel, Scorer
+from gaussline.worker.vision.statistics import image_statistics
 
 WARM_UP_S: Final = 2.0
 """About the longest time that a lane runs on noise before its first batch."""
@@ -103,9 +104,12 @@ class BackboneJudge:
         begin = time.perf_counter()
         judged = sorted(row for members in rows.values() for row in members)
         features: list[torch.Tensor] = []
+        statistics: list[dict[str, float]] = []
         levels: Maps | None = None
         if judged:
             batch = stack([images[row] for row in judged])
+            if self.write_features:
+                statistics = image_statistics(batch)
             if self.maps is None:
                 features = self.extractor.extract_tensors(batch)
             else:
@@ -118,7 +122,8 @@ class BackboneJudge:
             own = [level[[place[row] for row in members]] for level in features] if len(rows) > 1 else features
             frames = [(cameras[row], identities[row]) for row in members]
             for row, judgement in zip(members, self._under(page, name, own, frames), strict=True):
-                outcomes[row] = judgement
+                told = statistics[place[row]] if statistics else None
+                outcomes[row] = judgement if told is None else replace(judgement, statistics=told)
         if levels is not None:
             self._explain(page, outcomes, cameras, identities, place, features, levels)
         decided = [outcome for outcome in outcomes if outcome is not None]

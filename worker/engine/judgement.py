@@ -27,6 +27,7 @@ class Judgement:
         heat_map: reference of the frame's heat map, which may come later or never.
         device: what the backbone ran on.
         features: float32 (d,) a level where the frame's features are to be written down, else None.
+        statistics: of the picture itself, where its features are to be written down, else None.
         farthest: which region of each level made its distance, where a map may be made of it; stays in this process.
         opinions: what the model's other channels say, while one is on trial.
     """
@@ -41,6 +42,7 @@ class Judgement:
     spec_digest: str
     random_weights: bool = False
     features: tuple[NDArray[np.float32], ...] | None = None
+    statistics: dict[str, float] | None = None
     opinions: tuple[Opinion, ...] = ()
     heat_map: str | None = None
     farthest: tuple[int, ...] = ()
