@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from gaussline.worker.commands import rendered as rendered_parts
+from gaussline.worker.contract.feature_event import FeatureEvent
 from gaussline.worker.engine.draw import Draw
 from gaussline.worker.learning.dataset import read_dataset
+from gaussline.worker.learning.watch import STATISTICS
 from tests.broker.way import Way
 from tests.commands.workers import start_worker
 from tests.support.cli import Cli
@@ -43,7 +45,7 @@ def test_fit_makes_a_version_and_refuses_what_cannot_hold(cli: Cli, parts: Path,
 
 
 def test_a_fit_from_recorded_events_and_frames_kept_in_a_folder(
-    cli: Cli, model_file: Path, parts: Path, tmp_path: Path
+    cli: Cli, way: Way, model_file: Path, parts: Path, tmp_path: Path
 ) -> None:
     cli("models", "import", str(model_file))
     cli("models", "promote", "default", "1")
@@ -65,6 +67,10 @@ def test_a_fit_from_recorded_events_and_frames_kept_in_a_folder(
     cli("kept", "get", "cam1:1:7", "--output", str(copy), code=0, GAUSSLINE_KEPT_STORE=kept)
     names = sorted(path.name for path in (parts / "good").glob("*.png"))
     assert copy.read_bytes() == (parts / "good" / names[7]).read_bytes()
+    events = [FeatureEvent.decode(fields[b"e"]) for _, fields in way.client.xrange(way.keys.features("default"))]
+    assert len(events) == 40
+    assert all((event.statistics or {}).keys() == STATISTICS.keys() for event in events), "what drift is watched by"
+    assert all(0.1 < (event.statistics or {})["exposure"] < 0.9 for event in events)
     passed = sum(verdict["decision"] == "pass" for verdict in verdicts)
     assert passed >= 30
     few = cli("fit", "--events", "default", "--rate", "0.01", code=1, GAUSSLINE_RESERVOIR_SHARE="0.4")
