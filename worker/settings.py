@@ -246,6 +246,9 @@ class Settings(BaseSettings):
     learn_half_life_hours: Annotated[float, Field(gt=0)] | None = Field(
         None, description="A frame counts half after so many working hours; none forgets nothing."
     )
+    learn_level_half_life_frames: str = Field(
+        "", description="The same for single levels, such as features.1=5000,features.18=50000, beside the one for all."
+    )
     learn_propose_frames: int | None = Field(5_000, ge=1, description="A version is proposed after so many frames.")
     learn_propose_minutes: Annotated[float, Field(gt=0)] | None = Field(
         None, description="A version is proposed after so many working minutes; none: by frames only."

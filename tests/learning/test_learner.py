@@ -9,12 +9,14 @@ from sklearn.covariance import LedoitWolf
 from gaussline.worker.contract.feature_event import FeatureEvent
 from gaussline.worker.contract.order import Order, OrderKind
 from gaussline.worker.contract.verdict import Decision
+from gaussline.worker.errors import SettingsError
 from gaussline.worker.gaussian.covariance import estimate
 from gaussline.worker.learning.block import BROKEN, OTHER_SPEC, OTHER_WIDTH, Block, level_slices, read_block
 from gaussline.worker.learning.gate import Bar
 from gaussline.worker.learning.learner import Learner
 from gaussline.worker.learning.obedience import obey
 from gaussline.worker.learning.policy import Policy
+from gaussline.worker.settings import Settings
 from tests.learning.log import Rows, entries, events, fitted
 from tests.learning.synthetic import SPEC, normal
 
@@ -183,6 +185,16 @@ def test_forgetting_halves_the_weight_by_frames_and_by_hours() -> None:
     feed(learner, list(made))
     assert learner.moments[2].weight < 120.0
     assert learner.moments[0].weight == learner.moments[0].count
+
+
+def test_levels_forget_by_their_settings() -> None:
+    settings = Settings.load({}, learn_level_half_life_frames=" deep=50, shallow = 2000 ")
+    assert Policy.of(settings).level_half_life_frames == {"deep": 50.0, "shallow": 2000.0}
+    for text, word in (("deep", "is no level=frames"), ("deep=x", "is no level=frames"), ("deep=-1", "not over 0")):
+        with pytest.raises(SettingsError, match=word):
+            Policy.of(Settings.load({}, learn_level_half_life_frames=text))
+    with pytest.raises(SettingsError, match="half-life of level dep: the levels are shallow, middle, deep"):
+        Learner.start(SPEC, Policy(level_half_life_frames={"dep": 50.0}))
 
 
 def test_broken_events_touch_nothing_and_are_counted() -> None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from gaussline.worker.contract.feature_event import FeatureEvent
 from gaussline.worker.contract.order import Order, OrderKind
 from gaussline.worker.contract.spec import BackboneSpec
+from gaussline.worker.errors import SettingsError
 from gaussline.worker.gaussian.density import Gaussian
 from gaussline.worker.gaussian.drift import alpha_of
 from gaussline.worker.gaussian.moments import Moments
@@ -125,6 +126,9 @@ class Learner:
     def __post_init__(self) -> None:
         self.gate = Gate(self.policy.gate_p, self.policy.max_weight)
         policy = self.policy
+        unknown = sorted(set(policy.level_half_life_frames) - set(self.spec.levels))
+        if unknown:
+            raise SettingsError(f"half-life of level {unknown[0]}: the levels are {', '.join(self.spec.levels)}")
         self.reservoir = Reservoir(
             policy.reservoir_frames, max_bytes=policy.reservoir_bytes, max_age_s=policy.reservoir_age_s
         )

@@ -88,6 +88,7 @@ class Policy:
             quarantine_s=settings.learn_quarantine_s,
             half_life_frames=settings.learn_half_life_frames,
             half_life_hours=settings.learn_half_life_hours,
+            level_half_life_frames=_by_level(settings.learn_level_half_life_frames),
             propose_frames=settings.learn_propose_frames,
             propose_minutes=settings.learn_propose_minutes,
             reservoir_frames=settings.learn_reservoir_frames,
@@ -103,3 +104,15 @@ class Policy:
             key: dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
         }
+
+
+def _by_level(text: str) -> dict[str, float]:
+    """`level=frames` joined by commas. Raises SettingsError."""
+    found = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, frames = part.partition("=")
+        try:
+            found[name.strip()] = float(frames)
+        except ValueError:
+            raise SettingsError(f"learn_level_half_life_frames: {part!r} is no level=frames") from None
+    return found
