@@ -91,6 +91,10 @@ bench-guards: environment ## What the guards against loss, doubling and poison c
 	@$(BIN)/python -m bench.guards $(if $(BACKBONE),--backbone '$(BACKBONE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
 	  $(ARGS)
 
+.PHONY: bench-recovery
+bench-recovery: environment ## How soon a line with a backbone goes on after a kill, and a restart of Redis; WEIGHTS=file BACKBONE=name
+	@$(BIN)/python -m bench.recovery $(if $(BACKBONE),--backbone '$(BACKBONE)') --weights '$(WEIGHTS)' $(ARGS)
+
 .PHONY: bench-accuracy
 bench-accuracy: environment ## Beside public methods, in an environment of their own; DATA=folder WEIGHTS=file of mobilenet_v2
 	@$(BIN)/python -m bench.accuracy '$(DATA)' '$(WEIGHTS)' $(ARGS)
