@@ -62,7 +62,7 @@ docs: environment ## Write the pages, examples and dashboards that are made from
 # Most of it is waiting, so the sites wait side by side.
 .PHONY: monitoring-check
 monitoring-check: environment ## Every panel and every alert against a real Prometheus and a real line; some minutes
-	@$(BIN)/pytest -n 4 --dist load tests/monitoring tests/monitoring/slow_faults.py $(ARGS)
+	@$(BIN)/pytest -n 4 --dist load -o 'python_files=test_*.py slow_*.py' tests/monitoring $(ARGS)
 
 # The fuzzer is not part of the environment: it is large, and only this wants it.
 .PHONY: fuzz

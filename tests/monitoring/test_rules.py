@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,18 @@ def test_every_alert_is_fired_by_its_real_fault_and_ends_in_some_test() -> None:
     alerts = {rule["alert"] for rule in rules("alert")}
     assert waited_for("fires") == alerts
     assert waited_for("ends") == alerts
+
+
+def test_the_check_of_all_of_them_runs_the_slow_faults() -> None:
+    """pytest leaves out a file that stands beside its own folder, and says nothing."""
+    recipe = (ROOT / "Makefile").read_text("utf-8").split("\nmonitoring-check:")[1].split("\n\n")[0]
+    words = [word for word in shlex.split(recipe.split("pytest", 1)[1]) if word != "$(ARGS)"]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line} >= {
+        f"tests/monitoring/{name}.py" for name in ("test_rules", "test_site", "slow_faults")
+    }
 
 
 def test_rules_ask_only_for_what_is_exposed() -> None:
