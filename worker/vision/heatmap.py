@@ -173,18 +173,15 @@ def level_map(gaussian: Gaussian, pooled: NDArray[np.float32], maps: NDArray[np.
     tests). So the map is written as (d² + zᵀ(f_hw - mean of f)) / HW: it explains the number in the verdict, and the
     rounding lies on all positions alike.
 
-    By `einsum`, not by BLAS: maps are made beside the verdict path, and BLAS would wake a thread on every core for each
-    product, and let it spin there for a while after.
-
     Args:
         pooled: (d,) the feature that was scored.
         maps: (d, h, w) the feature map it is the mean of.
     """
     residual = pooled.astype(np.float64) - gaussian.mean
-    white = np.einsum("kd,d->k", gaussian.whitening, residual)
-    z = np.einsum("kd,k->d", gaussian.whitening, white)
-    along = np.einsum("d,dhw->hw", z, maps)
-    values: Array = (np.einsum("k,k->", white, white) + along - along.mean()) / along.size
+    white = gaussian.whitening @ residual
+    z = gaussian.whitening.T @ white
+    along = np.einsum("d,dhw->hw", z, maps)  # in float64, in whatever layout the maps lie
+    values: Array = (white @ white + along - along.mean()) / along.size
     return values
 
 
