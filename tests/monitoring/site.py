@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import socket
 import subprocess
 import threading
@@ -23,6 +25,7 @@ from tests.support.skips import program
 from tests.support.waiting import eventually
 
 SCRAPE_S = 1
+_NUMBERS = itertools.count(1)
 JOBS = ("worker", "exporter", "learner", "judge", "producer", "bridge")
 """Who is scraped, in the order of the shipped configuration."""
 
@@ -39,7 +42,7 @@ class Site:
 
     def __init__(self, server: EmbeddedRedis, folder: Path, scrape_s: int | None = SCRAPE_S, **exporter: str) -> None:
         """`scrape_s`: how often is scraped and ruled; None as shipped."""
-        self.cli = Cli(server.url, "line1")
+        self.cli = Cli(server.url, f"line{os.getpid()}x{next(_NUMBERS)}")
         self._exporter_settings = exporter
         self.ports = {name: free_port() for name in (*JOBS, "prometheus")}
         self._folder = folder
@@ -86,6 +89,9 @@ class Site:
         config["rule_files"] = [str(shipped / name) for name in config["rule_files"]]
         for job, name in zip(config["scrape_configs"], JOBS, strict=True):
             job["static_configs"] = [{"targets": [f"127.0.0.1:{self.ports[name]}"]}]
+            # A port is free for a moment only: what another site serves there is not of this line.
+            own = {"source_labels": ["line"], "regex": f"|{self.cli.line}", "action": "keep"}
+            job["metric_relabel_configs"] = [own]
         file = self._folder / "prometheus.yaml"
         file.write_text(yaml.safe_dump(config), "utf-8")
         words = [

@@ -227,7 +227,7 @@ def test_a_sleeping_worker_a_small_budget_a_redis_that_hangs_and_lost_verdicts(
             site.fires("GausslineExporterBlind", within_s=SEEN_WITHIN_S)
             metrics = f"http://127.0.0.1:{site.ports['exporter']}/metrics"
             with urllib.request.urlopen(metrics, timeout=4.0) as answer:  # shipped is a scrape every five seconds
-                assert b'gaussline_line_up{line="line1"} 0.0' in answer.read()
+                assert f'gaussline_line_up{{line="{site.cli.line}"}} 0.0'.encode() in answer.read()
         finally:
             os.kill(server.pid, signal.SIGCONT)
         site.ends("GausslineExporterBlind", within_s=60.0)
