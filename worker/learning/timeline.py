@@ -72,7 +72,7 @@ def timeline(
         y = at_y(share)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text text-anchor="end" x="{LEFT - 8}" y="{y + 4:.1f}">{100 * share:.0f} %</text>')
-    for value in np.linspace(0.0, last, 6):
+    for value in _ticks(last):
         parts.append(f'<text text-anchor="middle" x="{at_x(value):.1f}" y="{low + 20}">{value:.0f}</text>')
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{low}" y2="{low}"/>')
     middle = (LEFT + WIDTH - RIGHT) / 2
@@ -98,3 +98,11 @@ def timeline(
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">'
     body = "\n".join(parts)
     return f'{head}<style>{_STYLE}</style><rect width="100%" height="100%" fill="#fff"/>\n{body}\n</svg>\n'
+
+
+def _ticks(last: float) -> NDArray[np.float64]:
+    """Round numbers from 0 to the end, at least five steps of 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** np.floor(np.log10(last / 5.0))
+    step = next((factor * power for factor in (10.0, 5.0, 2.0) if last / (factor * power) >= 5.0), power)
+    ticks: NDArray[np.float64] = np.arange(0.0, last + step * 1e-9, step)
+    return ticks
