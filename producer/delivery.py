@@ -145,17 +145,7 @@ class Delivery:
                 message.unanswered += 1
                 if isinstance(error, Unreplicated):
                     self._stats.unreplicated += len(message.frames)
-                if down_since_s is None:
-                    down_since_s = self._clock.monotonic_s()
-                    away = "too few replicas answer" if isinstance(error, Unreplicated) else "Redis is away"
-                    _log.warning("camera %s: %s, its frames wait: %s", self._camera, away, error)
-                over = self._retry_for_s is not None and self._since(down_since_s) >= self._retry_for_s
-                if over or self._closing.is_set():
-                    raise BrokerUnavailable(
-                        f"{error}; {len(message.frames)} frame(s) of camera {self._camera} wait for an answer and go "
-                        "first when Redis is back: do not send them again"
-                    ) from None
-                self._clock.wait(self._outage_backoff.next_s(), self._closing)
+                down_since_s = self._sit_out(error, down_since_s, message)
                 continue
             except BrokerError as error:
                 # At a full maxmemory Redis may refuse the script itself, even where its answer would be "duplicate".
@@ -171,6 +161,21 @@ class Delivery:
                 _log.warning("camera %s: Redis is back after %.1f s", self._camera, self._since(down_since_s))
             self._outage_backoff.reset()
             return answer
+
+    def _sit_out(self, error: BrokerUnavailable, since_s: float | None, message: Message) -> float:
+        """One wait of an outage that began at `since_s`, now where None; when it began. Raises past `retry_for_s`."""
+        if since_s is None:
+            since_s = self._clock.monotonic_s()
+            away = "too few replicas answer" if isinstance(error, Unreplicated) else "Redis is away"
+            _log.warning("camera %s: %s, its frames wait: %s", self._camera, away, error)
+        over = self._retry_for_s is not None and self._since(since_s) >= self._retry_for_s
+        if over or self._closing.is_set():
+            raise BrokerUnavailable(
+                f"{error}; {len(message.frames)} frame(s) of camera {self._camera} wait for an answer and go first "
+                "when Redis is back: do not send them again"
+            ) from None
+        self._clock.wait(self._outage_backoff.next_s(), self._closing)
+        return since_s
 
     def _wait_for_room(self, message: Message, why: str, since_s: float) -> None:
         busy_s = self._since(since_s)
@@ -217,8 +222,12 @@ class Delivery:
         The new epoch must be beyond ours, or verdicts of other frames that were read long ago would have our ids.
         """
         epoch = 0
+        down_since_s: float | None = None
         while epoch <= message.epoch:
-            epoch = self._door.open(self._new_camera)
+            try:
+                epoch = self._door.open(self._new_camera)
+            except BrokerUnavailable as error:  # it has just been away, and may go again
+                down_since_s = self._sit_out(error, down_since_s, message)
         _log.warning(
             "camera %s: Redis had forgotten epoch %d, going on as epoch %d: frames that it had admitted may be lost",
             self._camera,

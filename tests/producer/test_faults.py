@@ -206,6 +206,18 @@ def test_a_redis_that_forgot_the_camera_is_gone_on_with_beyond_the_old_epoch(lin
     assert list(line.admitted()) == ["cam1:5:1", "cam1:5:2", "cam1:5:3"]
 
 
+def test_an_outage_while_a_new_epoch_is_asked_for_is_sat_out_too(line: Line, proxy: Proxy) -> None:
+    with Producer("cam1", redis_url=proxy.url, clock=HandClock(), random=Random(0)) as producer:
+        producer.send(JPEG)
+        line.client.flushall()
+        answers = itertools.count()
+        proxy.lose_reply = lambda: next(answers) == 1  # the first answer says that the epoch is unknown
+        assert producer.send(JPEG).admitted
+        assert producer.stats.reopened == 1
+    assert proxy.lost == 1
+    assert len(line.admitted()) == 1
+
+
 def test_a_killed_redis_comes_back_with_every_admitted_frame(tmp_path: Path) -> None:
     """With appendfsync always: what was answered is there, and what was not is sent again."""
     server = EmbeddedRedis(tmp_path, appendfsync="always").start()

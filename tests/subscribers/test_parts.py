@@ -122,6 +122,19 @@ def test_a_judge_that_could_not_register_does_so_before_it_reads_on(way: Way) ->
     assert list(Verdicts(way.client, way.line).subscribers()) == ["parts"]
 
 
+def test_a_judge_whose_place_was_forgotten_takes_it_again_and_decides_everything_once(way: Way) -> None:
+    """A power cut may take the registration and leave the rest: verdicts would no longer be kept for it."""
+    judge = PartJudge(way.client, way.line, RULE)
+    judge.step()
+    way.client.delete(way.keys.subscribers)
+    publish(way, PASS, camera="cam1", part="A")
+    publish(way, PASS, camera="cam2", part="A")
+    judge.step()
+    judge.step()
+    assert list(Verdicts(way.client, way.line).subscribers()) == ["parts"]
+    assert [answer["part"] for _, answer in answers(way)] == ["A"]
+
+
 def test_part_verdicts_have_subscribers_and_are_trimmed(way: Way, cli: Cli) -> None:
     judge = PartJudge(way.client, way.line, RULE)
     publish(way, PASS, camera="cam1", part="A")

@@ -84,7 +84,7 @@ class PartStore:
         return {part for part, score in zip(named, scores, strict=True) if score is not None}
 
     def commit(self, revision: int, write: PartWrite, now_us: int) -> int | None:
-        """Write a turn; the new revision, None where somebody else has written since."""
+        """Write a turn; the new revision, None where somebody else has written since, or Redis forgot the judge."""
         keys = Keys(self.line)
         decided = [(done.id, done.part, done.decision.value, done.to_json()) for done in write.decided]
         late = [(part, frame.id, frame.camera, frame.decision.value) for part, frame in write.late]
@@ -97,13 +97,22 @@ class PartStore:
         }
         answer = self._commit(
             self.client,
-            [keys.part_state, keys.cursor(SUBSCRIBER), keys.parts_open, keys.parts, keys.parts_done, keys.parts_late],
+            [
+                keys.part_state,
+                keys.cursor(SUBSCRIBER),
+                keys.parts_open,
+                keys.parts,
+                keys.parts_done,
+                keys.parts_late,
+                keys.subscribers,
+            ],
             [
                 revision,
                 write.cursor,
                 now_us // 1000,
                 (now_us - int(self.remember_s * 1e6)) // 1000,
                 msgpack.packb(turn, use_bin_type=False),
+                SUBSCRIBER,
             ],
         )
         return None if int(answer) < 0 else int(answer)

@@ -107,7 +107,7 @@ class PartJudge:
         )
         revision = self._store.commit(self._revision, write, now_us)
         if revision is None:
-            self._book = None  # another judge was first: what it wrote is read again
+            self._book = None  # another judge was first, or Redis forgot this one: it begins again from what is there
             return
         self._revision, self._cursor = revision, cursor
         if turn.decided or turn.late:
