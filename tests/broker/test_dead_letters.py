@@ -9,6 +9,7 @@ import pytest
 
 from gaussline.worker.broker.admission import Status
 from gaussline.worker.broker.cameras import read_cameras
+from gaussline.worker.broker.client import time_us
 from gaussline.worker.broker.dead_letters import DeadLetters
 from gaussline.worker.broker.retry import Retrier
 from gaussline.worker.broker.settle import Settlement
@@ -17,11 +18,14 @@ from gaussline.worker.contract.frame import Frame, decode_batch, encode_batch
 from gaussline.worker.contract.verdict import Reason
 from gaussline.worker.errors import Backlogged, ContractError, Fenced, NotFound
 from tests.broker.way import BUDGET, Way
+from tests.support.waiting import eventually
 
 REASON = Reason.NO_MODEL
 
 
-def bury(way: Way, count: int, camera: str = "cam1", data: bytes | None = None, frames: int = 1) -> None:
+def bury(
+    way: Way, count: int, camera: str = "cam1", data: bytes | None = None, frames: int = 1, **bounds: float
+) -> None:
     """Admit messages, and settle each as `not_judged` with a dead letter."""
     for _ in range(count):
         assert way.admit(camera, frames=frames, deadline_us=1_900_000_000_000_000).status is Status.ADMITTED
@@ -32,7 +36,7 @@ def bury(way: Way, count: int, camera: str = "cam1", data: bytes | None = None, 
         verdicts = [
             (f"{camera}:{message.epoch}:{message.first_sequence + n}", "not_judged", '{"v":1') for n in range(frames)
         ]
-        assert way.settler().settle([Settlement(camera, message.entry_id, verdicts, dead=[letter])]) == [True]
+        assert way.settler(**bounds).settle([Settlement(camera, message.entry_id, verdicts, dead=[letter])]) == [True]
 
 
 def retrier(way: Way, budget: int = BUDGET) -> Retrier:
@@ -155,3 +159,13 @@ def test_letters_are_dropped_by_name_and_by_age_and_counted(way: Way) -> None:
     assert store.age(0.0) == 69
     (count,) = store.counts()
     assert (count.total, count.letters, count.size_bytes, count.removed, count.aged) == (70, 0, 0, 1, 69)
+
+
+def test_settling_itself_lets_old_letters_go_and_counts_them(way: Way) -> None:
+    bury(way, 2)
+    newest_ms = int(way.client.xrevrange(way.keys.dead(REASON), count=1)[0][0].split(b"-")[0])
+    eventually(lambda: time_us(way.client) / 1000 > newest_ms + 30, what="old letters")
+    bury(way, 1, dead_max_age_s=0.02)
+    assert [letter.id for _, letter in letters(way)] == ["cam1:1:2"]
+    (count,) = DeadLetters(way.client, way.line).counts()
+    assert (count.total, count.letters, count.aged) == (3, 1, 2)
