@@ -42,6 +42,7 @@ def test_a_restored_learner_is_the_same_in_every_part_and_goes_on_the_same() -> 
     said = [(one.alarm.test, one.alarm.began, one.alarm.at_us) for one in line.notices if one.alarm]
     assert any(watch.alarms for watch in learner.cameras.values()), said
     assert len(learner.spans) >= 2
+    learner.gated_weight = 123.5
     parts = packed(learner)
     blocks = {(entry.block.entries[0][0], entry.block.last_id): entry.block for entry in learner.pending}
     again = restore(SPEC, POLICY, parts, lambda first, last: blocks[first, last], line.gaussians)
