@@ -63,7 +63,8 @@ class Server:
         end, now = self._file(), time.monotonic()
         before = [size for at, file, size in self._sizes if file == end and at <= now - UNSYNCED_S]
         if end is not None and before:
-            os.truncate(end, before[-1])
+            # It may be shorter by now: Redis takes back a write that a full disk cut off.
+            os.truncate(end, min(before[-1], end.stat().st_size))
         self._sizes.clear()
 
     def start(self) -> None:
