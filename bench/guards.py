@@ -32,7 +32,7 @@ import msgpack
 import numpy as np
 from rich.console import Console
 
-from bench.line import LINE, Usage, decode_threads
+from bench.line import LINE, Usage, config, decode_threads
 from bench.record import machine
 from bench.sides import SEED, Setup, fit, make_judge, make_null, parts, run_worker
 from gaussline.worker.broker.client import Redis, connect, time_us
@@ -45,7 +45,7 @@ from gaussline.worker.contract.limits import ImageLimits, MessageLimits
 from gaussline.worker.engine.clock import RedisClock
 from gaussline.worker.engine.isolated_process import IsolatedProcess
 from gaussline.worker.engine.memory import settle_memory
-from gaussline.worker.engine.worker import Worker, WorkerConfig
+from gaussline.worker.engine.worker import Worker
 from gaussline.worker.vision.backbones import load_backbone
 from gaussline.worker.vision.decode_pool import DecodePool
 from gaussline.worker.vision.runtime import choose_runtime
@@ -128,19 +128,7 @@ def serve(
         make_intake(connect(url), LINE, name),
         make_settler(connect(url), LINE),
         judge,
-        WorkerConfig(
-            line=LINE,
-            name=name,
-            batch_max_frames=batch,
-            batch_wait_s=wait_s,
-            intake_bytes=64 * 2**20,
-            decode_threads=decode_threads(judge),
-            claim_every_s=1.0,
-            drain_s=10.0,
-            keep_pass_share=0.0,
-            message_limits=MessageLimits(),
-            lanes=lanes,
-        ),
+        config(judge, name, batch, lanes, wait_s, keep_pass_share=0.0),
         now_us=clock,
         isolated=isolated,
     )

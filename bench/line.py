@@ -75,6 +75,25 @@ def decode_threads(judge: Any) -> int:
     return decoders(None, judge.extractor.runtime) if hasattr(judge, "extractor") else DECODERS
 
 
+def config(
+    judge: Any, name: str, batch: int, lanes: int, wait_s: float, *, keep_pass_share: float = 0.01
+) -> WorkerConfig:
+    """How the workers of the benches run."""
+    return WorkerConfig(
+        line=LINE,
+        name=name,
+        batch_max_frames=batch,
+        batch_wait_s=wait_s,
+        intake_bytes=64 * 2**20,
+        decode_threads=decode_threads(judge),
+        claim_every_s=1.0,
+        drain_s=10.0,
+        keep_pass_share=keep_pass_share,
+        message_limits=MessageLimits(),
+        lanes=lanes,
+    )
+
+
 def worker_main(
     url: str,
     make_judge: Callable[[Redis], tuple[Any, int, int]],
@@ -91,19 +110,7 @@ def worker_main(
         Intake(connect(url), LINE, name),
         Settler(connect(url), LINE),
         judge,
-        WorkerConfig(
-            line=LINE,
-            name=name,
-            batch_max_frames=batch,
-            batch_wait_s=wait_s,
-            intake_bytes=64 * 2**20,
-            decode_threads=decode_threads(judge),
-            claim_every_s=1.0,
-            drain_s=10.0,
-            keep_pass_share=0.01,
-            message_limits=MessageLimits(),
-            lanes=lanes,
-        ),
+        config(judge, name, batch, lanes, wait_s),
         now_us=RedisClock(lambda: time_us(client)),
         observer=None if observe is None else observe(),
     )

@@ -20,18 +20,17 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from bench.line import LINE, Usage, decode_threads, drained, push, serving
+from bench.line import LINE, Usage, config, drained, push, serving
 from bench.sides import SEED, WAIT_S, Setup, fit, make_judge, make_null, parts, publish
 from gaussline.worker.broker.client import Redis, connect, time_us
 from gaussline.worker.broker.embedded import EmbeddedRedis
 from gaussline.worker.broker.intake import Intake
 from gaussline.worker.broker.settle import Settler
 from gaussline.worker.contract.frame import Frame
-from gaussline.worker.contract.limits import MessageLimits
 from gaussline.worker.engine.clock import RedisClock
 from gaussline.worker.engine.memory import settle_memory
 from gaussline.worker.engine.observer import Observer
-from gaussline.worker.engine.worker import Worker, WorkerConfig
+from gaussline.worker.engine.worker import Worker
 from gaussline.worker.telemetry.health import Health
 from gaussline.worker.telemetry.metrics import Metrics
 from gaussline.worker.telemetry.server import HealthServer
@@ -128,19 +127,7 @@ def serve(url: str, make: Callable[[Redis], tuple[Any, int, int]], observed: boo
         Intake(connect(url), LINE, "bench"),
         Settler(connect(url), LINE),
         judge,
-        WorkerConfig(
-            LINE,
-            "bench",
-            batch,
-            WAIT_S,
-            64 * 2**20,
-            decode_threads(judge),
-            1.0,
-            10.0,
-            0.01,
-            MessageLimits(),
-            lanes=lanes,
-        ),
+        config(judge, "bench", batch, lanes, WAIT_S),
         now_us=RedisClock(lambda: time_us(client)),
         observer=observer,
     )

@@ -176,7 +176,7 @@ class Session:
 
     # --- one turn ----------------------------------------------------------------------------------------------------
     def step(self, now_s: float) -> bool:
-        """One turn at `now_s` of the session's clock; whether a block was folded. Raises BrokerError, Fenced."""
+        """One turn, at `now_s` by its clock; whether a block was folded. Raises BrokerError, Fenced."""
         if now_s - self._renewed_s >= self.rhythm.lease_s / 3.0:
             self.lease.renew()
             self._renewed_s = now_s
