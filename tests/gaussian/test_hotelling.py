@@ -14,6 +14,7 @@ from gaussline.worker.gaussian.chi_squared import chi_squared, expected_rate, si
 from gaussline.worker.gaussian.covariance import Estimator
 from gaussline.worker.gaussian.density import Gaussian, Projection, fit_gaussian
 from gaussline.worker.gaussian.hotelling import HotellingLaw
+from gaussline.worker.gaussian.law import Law, LawKind
 from gaussline.worker.gaussian.moments import Moments
 
 Array = NDArray[np.float64]
@@ -34,6 +35,13 @@ def _squares(n: int, k: int, trials: int, seed: int) -> Array:
 def test_p_values_of_new_gaussian_frames_are_uniform(n: int, k: int) -> None:
     p_values = HotellingLaw(n, k).p_value(_squares(n, k, 500, seed=n))
     assert stats.kstest(p_values, "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("n", "k"), [(3, 1), (12, 5), (200, 24)])
+def test_the_law_that_a_model_stores_is_this_one(n: int, k: int) -> None:
+    squares = _squares(n, k, 50, seed=n)
+    stored = Law(LawKind.HOTELLING, {"features": float(k), "frames": float(n)})
+    np.testing.assert_allclose(stored.p_value(np.sqrt(squares)), HotellingLaw(n, k).p_value(squares), rtol=1e-9)
 
 
 @pytest.mark.parametrize(("n", "k"), [(12, 5), (40, 30)])
