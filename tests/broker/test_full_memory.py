@@ -75,6 +75,10 @@ def test_a_subscriber_that_nobody_misses_is_unregistered(full: Way) -> None:
 
 
 def test_a_turn_of_the_part_judge_is_written(full: Way) -> None:
+    limit = full.client.config_get("maxmemory")["maxmemory"]
+    full.client.config_set("maxmemory", 0)  # it was there before memory ran out
+    Verdicts(full.client, full.line).register("parts")
+    full.client.config_set("maxmemory", limit)
     store, last = PartStore(full.client, full.line, 60.0), Verdicts(full.client, full.line).last_id()
     assert store.commit(store.load().revision, PartWrite(last), 1) == 1
     assert store.load().cursor == last

@@ -255,10 +255,9 @@ class Registry:
             "note": note,
         }
         revision = 0 if before is None else before.revision
-        self._shift(model, channel, revision, text, str(number), move, version.digest)
-        after = self.pointer(model, channel)
-        assert after is not None
-        return after
+        # Not read back: somebody may have moved it on by then.
+        made = self._shift(model, channel, revision, text, str(number), move, version.digest)
+        return _pointer(f"{model}/{channel}", json.loads(text) | {"revision": made})
 
     def remove(
         self, model: str, channel: str, *, by: str, note: str = "", seen: Pointer | str | None = "current"
@@ -334,7 +333,8 @@ class Registry:
         version: str,
         move: dict[str, Any],
         digest: str = "",
-    ) -> None:
+    ) -> int:
+        """Move or remove a pointer that is at `revision`; the revision it has then."""
         keys = [
             self._keys.pointers,
             self._keys.history(model),
@@ -363,6 +363,7 @@ class Registry:
             )
         if done < 0:
             raise NotFound(f"model {model!r} has no version {version} on line {self._keys.line}")
+        return int(stands)
 
 
 def _version(model: str, record: dict[str, Any]) -> Version:

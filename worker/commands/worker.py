@@ -139,7 +139,7 @@ def _check(settings: Settings) -> None:
         if found is None:
             return f"line {settings.line}: no model is promoted yet, a worker would wait for one"
         host.open(found[1])
-        reasons = host.readiness().reasons
+        reasons = host.readiness(checking=True).reasons
         if reasons:
             raise ModelError("\n".join(reasons))
         return f"line {settings.line}: {found[0].model} version {found[0].version} runs as {host.runtime}"

@@ -259,8 +259,8 @@ class Host:
             "refused": {} if page is None else dict(page.refused),
         }
 
-    def readiness(self) -> Readiness:
-        """Whether it can judge, and if not, why not."""
+    def readiness(self, *, checking: bool = False) -> Readiness:
+        """Whether it can judge, and if not, why not; `checking` asks of one that is not going to run."""
         reasons = []
         if self._book is None:
             of_set = "" if self.settings.worker_set == MAIN else f" for set {self.settings.worker_set}"
@@ -268,7 +268,7 @@ class Host:
         else:
             if not self._book.page.entries:
                 reasons.append("no model is loaded")
-            if self._worker is not None and not self._worker.warm:
+            if self._worker is not None and not self._worker.warm and not checking:
                 reasons.append("its backbone warms up")
         try:
             self.client.ping()
