@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,23 @@ def test_of_two_operators_at_once_one_wins_and_the_other_is_told(line: Line) -> 
     assert line.pointer() == (2 if said[0] == "" else 3)
     with pytest.raises(Conflict, match="moved by somebody else"):
         line.registry.remove("default", STABLE, by="x", seen=seen)
+
+
+def test_a_promotion_that_somebody_undoes_at_once_is_told_all_the_same(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shift = line.registry._shift
+
+    def undone(*arguments: Any) -> int:
+        revision = shift(*arguments)
+        monkeypatch.undo()
+        line.registry.remove("default", CANARY, by="judge")
+        return revision
+
+    monkeypatch.setattr(line.registry, "_shift", undone)
+    made = line.registry.promote("default", 2, by="ada", channel=CANARY)
+    assert (made.version, made.channel, made.revision, made.by) == (2, CANARY, 1, "ada")
+    assert line.registry.pointer("default", CANARY) is None
 
 
 def test_a_pinned_model_does_not_move_until_it_is_unpinned(line: Line) -> None:
