@@ -325,6 +325,11 @@ def test_a_lane_that_waits_for_company_decodes_what_has_arrived(server: Embedded
 
 def test_nothing_is_taken_before_every_lane_is_ready(server: EmbeddedRedis, way: Way) -> None:
     go = threading.Event()
+    turns: Counter[str] = Counter()
+
+    class Watch(Observer):
+        def turned(self, stage: str) -> None:
+            turns[stage] += 1
 
     class Slow(ScriptedJudge):
         def begin_thread(self, *, computes: bool) -> None:
@@ -334,11 +339,13 @@ def test_nothing_is_taken_before_every_lane_is_ready(server: EmbeddedRedis, way:
 
     judge = Slow()
     way.admit("cam1")
-    worker = make_worker(server.url, way.line, judge, lanes=2)
+    worker = make_worker(server.url, way.line, judge, lanes=2, observer=Watch())
     worker.start()
     eventually(lambda: judge.threads == {True: {"compute-0", "compute-1"}, False: {"intake"}}, what="all threads")
+    eventually(lambda: turns["intake"] >= 2, what="an intake that had time to take something")
     assert not worker.warm
     assert worker.held_bytes == 0
+    assert way.verdict_ids() == []
     go.set()
     eventually(lambda: len(way.verdict_ids()) == 1, what="the verdict")
     assert worker.warm
