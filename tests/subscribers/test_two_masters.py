@@ -85,6 +85,37 @@ def test_exactly_once_books_the_new_ones_and_none_twice(moving: Moving, tmp_path
     assert booked == ids(*OLD, *NEW)
 
 
+def test_what_only_the_old_one_had_acknowledges_nothing_at_the_new_one(moving: Moving) -> None:
+    reader = Verdicts(moving, LINE)
+    moving.move()
+    assert not reader.ack("mes", OLD[-1])
+    assert reader.position("mes") == SHARED[-1]
+    assert reader.ack("mes", NEW[0])
+    assert reader.position("mes") == NEW[0]
+
+
+def test_what_is_older_than_the_stream_is_acknowledged(moving: Moving) -> None:
+    moving.xtrim(Keys(LINE).verdicts, minid=OLD[-1], approximate=False)
+    assert Verdicts(moving, LINE).ack("mes", "2-5")
+
+
+def test_a_registration_that_the_new_one_lacks_begins_at_its_beginning(moving: Moving, tmp_path: Path) -> None:
+    reader = Verdicts(moving, LINE)
+    database: sqlite3.Connection = tables(str(tmp_path / "mes.db"))
+
+    def move(cursor: Any, verdict: dict[str, Any]) -> None:
+        """Between what is read of the old one and its acknowledgement."""
+        book(cursor, verdict)
+        if verdict["part"] == OLD[-1]:
+            moving.move()
+            reader.unregister("mes")
+
+    reader.exactly_once(database, "mes", move).run(idle_s=0.2, block_s=0.05)
+    booked = [row[0] for row in database.execute("SELECT id FROM booked ORDER BY rowid")]
+    database.close()
+    assert booked == ids(*OLD, *SHARED, *NEW)
+
+
 def test_a_bridge_begins_at_its_cursor_again(moving: Moving) -> None:
     receiver = Receiver()
     way: Any = type("Place", (), {"client": moving, "line": LINE})

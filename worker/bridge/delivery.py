@@ -121,6 +121,7 @@ class Delivery:
         self._gate = Gate(self._backoff)
         self._patience = Patience(self._terms.give_up_tries, self._terms.give_up_s)
         self._acknowledged: str | None = None
+        self._moves = self._source.moves
         self._asked = False
         self._renew_at_s = 0.0
 
@@ -163,7 +164,7 @@ class Delivery:
         inbox = self._inbox = queue.SimpleQueue()  # what an earlier turn of service still answers is not ours
         with (
             ThreadPoolExecutor(self._lanes, thread_name_prefix="deliver") as pool,
-            Reader(self._source, position, inbox.put) as reader,
+            Reader(self._source, position, self._moves, inbox.put) as reader,
         ):
             while not stopping.is_set():
                 self._turn(pool, reader)
@@ -300,6 +301,7 @@ class Delivery:
     def _open(self) -> str:
         """Where this bridge stands; it is registered where it is new."""
         name = self._store.bridge
+        self._moves = self._source.moves
         self._source.register(name, since=self._source.last_id() if self._terms.from_now else "0-0")
         position = self._source.position(name)
         gone = self._source.deleted_up_to()
@@ -314,8 +316,9 @@ class Delivery:
         try:
             try:
                 self._source.ack(self._store.bridge, cursor)
-            except NotFound:  # Redis lost it, or somebody unregistered it
-                self._source.register(self._store.bridge, since=cursor)
+            except NotFound:  # Redis lost it, or somebody unregistered it; of another master it is said by the reader
+                if self._source.moves == self._moves:
+                    self._source.register(self._store.bridge, since=cursor)
         except BrokerError as error:
             self._trouble(error)  # the next one makes it good
         else:

@@ -42,12 +42,13 @@ class Reader:
 
     Args:
         after: the entry to begin after.
+        moves: of the source when that entry was asked for.
         tell: called from the reader's thread.
     """
 
-    def __init__(self, source: Verdicts, after: str, tell: Callable[[News], None]) -> None:
+    def __init__(self, source: Verdicts, after: str, moves: int, tell: Callable[[News], None]) -> None:
         self._source = source
-        self._moves = source.moves
+        self._moves = moves
         self._position = after
         self._tell = tell
         self._asked: queue.SimpleQueue[int | None] = queue.SimpleQueue()

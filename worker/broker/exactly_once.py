@@ -247,8 +247,9 @@ class ExactlyOnce:
         try:
             try:
                 self._source.ack(self._subscriber, self._position)
-            except NotFound:
-                self._source.register(self._subscriber, since=self._position)
+            except NotFound:  # another master has all that it has to tell, this one what comes after
+                since = self._position if self._source.moves == self._moves else START
+                self._source.register(self._subscriber, since=since)
         except BrokerUnavailable:
             return
 

@@ -95,8 +95,12 @@ class Verdicts:
         return max((registered or b"0-0").decode(), (own or b"0-0").decode(), key=entry_order)
 
     def ack(self, subscriber: str, entry_id: str) -> bool:
-        """Everything up to this entry is done; False where the cursor stood there already. Raises NotFound."""
-        keys = [self._cursors, self._cursor(subscriber)]
+        """Everything up to this entry is done. Raises NotFound.
+
+        False where the cursor stood there already, or where this server never had the entry: it was read of another
+        master, and says nothing of what this one has; `position` tells where to go on.
+        """
+        keys = [self._cursors, self._cursor(subscriber), self._stream]
         moved = int(self._acknowledge(self._client, keys, [subscriber, entry_id]))
         if moved < 0:
             raise NotFound(f"no subscriber {subscriber!r} on line {self._keys.line}")
