@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any, Final
 
 from gaussline.worker.contract.regions import Cut, cuts
@@ -104,12 +105,7 @@ class BackboneSpec:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of what the spec means: every field but `weights_source`."""
-        said = {
-            key: value
-            for key, value in self.to_dict().items()
-            if key not in _FOR_PEOPLE and not (key in _APPENDED and not value)
-        }
-        return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return _digest(self)
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
@@ -157,6 +153,17 @@ class BackboneSpec:
         if differing:
             said = "; ".join(f"{key}: {_short(mine[key])} here, {_short(theirs[key])} there" for key in differing)
             raise BackboneMismatch(f"backbone specs of {self.name} and {other.name} differ in {said}")
+
+
+@lru_cache(maxsize=64)
+def _digest(spec: BackboneSpec) -> str:
+    """Remembered, because every verdict asks for it; a process knows a handful of specs."""
+    said = {
+        key: value
+        for key, value in spec.to_dict().items()
+        if key not in _FOR_PEOPLE and not (key in _APPENDED and not value)
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 _FOR_PEOPLE: Final = frozenset({"weights_source"})

@@ -185,6 +185,7 @@ class BackboneJudge:
         if not np.isfinite(scores).all():
             raise ModelError(f"model {entry.ref.name} version {entry.ref.version} gave scores that are not finite")
         levels = [cut.level for cut in spec.cuts]
+        digest, device = spec.digest, device_name(self.extractor.runtime.device)
         by_level = model.combination.by_level(distances)
         regions = model.combination.farthest(distances) if self.maps is not None and decisions.failed.any() else None
         written = [level.cpu().numpy() for level in features] if self.write_features else []
@@ -197,10 +198,10 @@ class BackboneJudge:
                 p_value=float(decisions.p_values[row]),
                 level_scores=dict(zip(levels, by_level[row].tolist(), strict=True)),
                 backbone=spec.name,
-                spec_digest=spec.digest,
+                spec_digest=digest,
                 random_weights=spec.random_weights,
                 farthest=() if regions is None else tuple(regions[row].tolist()),
-                device=device_name(self.extractor.runtime.device),
+                device=device,
                 features=tuple(level[row] for level in written) if written else None,
             )
             for row in range(len(scores))
