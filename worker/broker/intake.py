@@ -91,6 +91,8 @@ class Intake:
         self._worker = check_name("worker", worker)
         self._idle_ms = (int(claim_after_s * 1000), int(slow_claim_after_s * 1000))
         self._cursor = ""
+        self.dead_due_s: float | None = None
+        """After `claim`: how soon the next message that a dead worker holds may be claimed, None where none does."""
         self._audited = ("", "0")
         self._unfetched: list[Any] = []
         self._take = Script("take")
@@ -137,7 +139,8 @@ class Intake:
             CLAIM_CAMERAS,
             self._set,
         ]
-        after, items = self._claim(self._client, [self._keys.cameras], args)
+        after, items, due_ms = self._claim(self._client, [self._keys.cameras], args)
+        self.dead_due_s = None if due_ms < 0 else due_ms / 1000.0
         self._cursor = after.decode()
         messages = self._messages(items)
         max_frames -= sum(message.frame_count for message in messages)

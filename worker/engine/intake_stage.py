@@ -24,6 +24,8 @@ IDLE_S = 0.25
 TAKE_BYTES = 2**20
 """Most bytes of one take call of several messages: beyond it the reply outgrows caches, and others wait for Redis."""
 BACKOFF_S = (0.05, 2.0)
+CLAIM_LEAST_S = 0.05
+"""Least time between two claims, however soon something may be claimed."""
 
 
 class IntakeStage(Generic[Image]):
@@ -34,6 +36,7 @@ class IntakeStage(Generic[Image]):
             order; 0 leaves decoding to the lanes.
         begin_thread: called once in each of these threads.
         isolate: takes the messages over which a worker died; None judges them like all others.
+        expect: told that such messages will come soon.
         warm: nothing is taken before this is set: others may have it sooner.
         claim_every_s: period of looking for dead workers' messages, and of reconciling with the streams.
     """
@@ -53,6 +56,7 @@ class IntakeStage(Generic[Image]):
         observer: Observer,
         stopping: threading.Event,
         isolate: Callable[[Message], None] | None = None,
+        expect: Callable[[], None] | None = None,
         warm: threading.Event | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -68,6 +72,7 @@ class IntakeStage(Generic[Image]):
         self._observer = observer
         self._stopping = stopping
         self._isolate = isolate
+        self._expect = expect
         self._warm = warm
         self._monotonic = monotonic
         self._next_claim_s = 0.0
@@ -102,10 +107,12 @@ class IntakeStage(Generic[Image]):
         max_frames, max_bytes = self._credit.available(IDLE_S)
         if self._monotonic() >= self._next_claim_s:
             self._intake.reconcile()
+            pause_s = self._claim_every_s
             if max_frames:
                 messages = self._intake.claim(max_frames=max_frames, max_bytes=max_bytes)
                 self._count_claims(messages)
-            self._next_claim_s = self._monotonic() + self._claim_every_s
+                pause_s = self._until_claim_s()
+            self._next_claim_s = self._monotonic() + pause_s
         if max_frames and not messages:
             begin = self._monotonic()
             messages = self._intake.take(max_frames=max_frames, max_bytes=min(max_bytes, TAKE_BYTES))
@@ -141,6 +148,15 @@ class IntakeStage(Generic[Image]):
             self._outlet.put(Decided(whole=whole))
         if ready:
             self._handover.put(ready)
+
+    def _until_claim_s(self) -> float:
+        """Until the next claim: to the moment, where a dead worker's messages may be claimed before its turn."""
+        due_s = self._intake.dead_due_s
+        if due_s is None:
+            return self._claim_every_s
+        if self._expect is not None:
+            self._expect()
+        return min(self._claim_every_s, max(due_s, CLAIM_LEAST_S))
 
     def _set_apart(self, message: Message) -> bool:
         """Whether a message is judged in isolation: a worker died over it, and it is not given up yet."""

@@ -117,6 +117,10 @@ class IsolatedProcess:
                 raise GausslineError(f"the isolated process did not start: {error.strerror or error}") from None
             self._loaded = False
 
+    def load(self) -> None:
+        """Start it and have it load its backbone, so that it can judge at once. Raises GausslineError."""
+        self._started()
+
     def _started(self) -> subprocess.Popen[bytes]:
         self.prepare()
         process = self._process

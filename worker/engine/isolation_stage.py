@@ -2,7 +2,7 @@
 
 So only the guilty frame becomes not_judged(poison), and the worker lives. It is a stage beside the others: the frames
 of everybody else do not wait for it. The process stands by, for importing torch takes longer than a dead worker's
-frames may wait; it loads its backbone when it is asked.
+frames may wait; it loads its backbone when a worker is dead that holds messages, while those may not be claimed yet.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ class Isolated(Protocol):
         """Start it, where it is not running; it holds no backbone before it is asked."""
         ...
 
+    def load(self) -> None:
+        """Have it load its backbone, started where it is not running. Raises GausslineError without a process."""
+        ...
+
     def close(self) -> None:
         """End it."""
         ...
@@ -69,11 +73,15 @@ class IsolationStage:
         self._stopping = stopping
         self._abandon = abandon
         self._standby_after_s = standby_after_s
-        self._waiting: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
 
     def put(self, message: Message) -> None:
         """A message that a worker died over."""
         self._waiting.put(message)
+
+    def expect(self) -> None:
+        """Messages that a worker died over will come soon."""
+        self._waiting.put(None)
 
     def run(self) -> None:
         """Until the worker stops; what is not judged by then is released with all else that is open."""
@@ -91,7 +99,10 @@ class IsolationStage:
                         stands_by = self._stand_by()
                     continue
                 idle_s, asked, stands_by = 0.0, True, True
-                self._judge(message)
+                if message is None:
+                    self._get_ready()
+                else:
+                    self._judge(message)
         finally:
             self._isolated.close()
 
@@ -102,6 +113,12 @@ class IsolationStage:
             self._observer.trouble("isolation", error)
             return False
         return True
+
+    def _get_ready(self) -> None:
+        try:
+            self._isolated.load()
+        except GausslineError as error:
+            self._observer.trouble("isolation", error)
 
     def _judge(self, message: Message) -> None:
         while not self._stopping.is_set():

@@ -158,6 +158,7 @@ class Worker(Generic[Image]):
             stopping=self._stopping,
             warm=self.compute.warm,
             isolate=None if self.isolation is None else self.isolation.put,
+            expect=None if self.isolation is None else self.isolation.expect,
             monotonic=monotonic,
         )
         concluder = Concluder(

@@ -2,7 +2,8 @@
 -- KEYS: cameras hash
 -- ARGV: key prefix, consumer, idle ms for a dead worker, idle ms for a living one, most frames, most bytes,
 --       camera to begin after, most cameras to look at, the worker's set
--- Returns: {camera to go on after, list of {camera, entry id, index metadata or '', fields or false, deliveries, crashes}}
+-- Returns: {camera to go on after, list of {camera, entry id, index metadata or '', fields or false, deliveries, crashes}, ms
+--   until the next message that a dead worker holds may be claimed, -1 where none of those that were looked at does}
 -- Taking away is allowed at a full maxmemory, and makes the writes after it allowed too: who empties the memory must get at it.
 redis.call('ZREM', ARGV[1] .. 'ready', '')
 local prefix, consumer = ARGV[1], ARGV[2]
@@ -17,7 +18,7 @@ local from = 1
 for i, name in ipairs(cameras) do
   if name > ARGV[7] then from = i break end
 end
-local out, frames, bytes, after = {}, 0, 0, ''
+local out, frames, bytes, after, due_ms = {}, 0, 0, '', -1
 local looked = 0
 
 local function full() return frames >= max_frames or bytes >= max_bytes end
@@ -68,8 +69,14 @@ local function claim_of(camera, stream, owner)
       if full() then return end
       claim(camera, stream, owner, item[1], item[4])
     end
-    if #page < PAGE then return end
+    if #page < PAGE then break end
     start = '(' .. page[#page][1]
+  end
+  -- Its death is known before its messages may be claimed: who is told when can be ready for them.
+  if full() or lives(owner) or owner == 'released' then return end
+  for _, item in ipairs(redis.call('XPENDING', stream, 'workers', '-', '+', PAGE, owner)) do
+    local left = math.max(dead_ms - item[3], 0)
+    if due_ms < 0 or left < due_ms then due_ms = left end
   end
 end
 
@@ -87,4 +94,4 @@ for step = 0, #cameras - 1 do
   end
 end
 if looked >= #cameras then after = '' end
-return {after, out}
+return {after, out, due_ms}

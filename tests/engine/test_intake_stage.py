@@ -1,0 +1,85 @@
+"""The intake stage claims a dead worker's messages at the moment in which it may, and tells of them before."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from gaussline.worker.engine.credit import Credit
+from gaussline.worker.engine.intake_stage import CLAIM_LEAST_S, IntakeStage
+from gaussline.worker.engine.observer import Observer
+from gaussline.worker.engine.open_messages import OpenMessages
+from gaussline.worker.engine.outlet import Outlet
+
+EVERY_S = 1.0
+
+
+class Door:
+    """An intake with nothing in it; every wait moves the clock by a tick."""
+
+    def __init__(self, *due_s: float | None) -> None:
+        self.now_s = 0.0
+        self.claims: list[float] = []
+        self.dead_due_s: float | None = None
+        self._due_s = list(due_s)
+
+    def reconcile(self) -> tuple[int, int]:
+        """Nothing."""
+        return 0, 0
+
+    def claim(self, **bounds: int) -> list[Any]:
+        """Nothing to be claimed; what is due next."""
+        self.claims.append(round(self.now_s, 2))
+        self.dead_due_s = self._due_s.pop(0) if self._due_s else None
+        return []
+
+    def take(self, **bounds: int) -> list[Any]:
+        """Nothing."""
+        return []
+
+    def wait(self, timeout_s: float) -> None:
+        """A tick."""
+        self.now_s += 0.01
+
+
+def claims_of(*due_s: float | None, turns: int = 250) -> tuple[list[float], int]:
+    """When it claimed, and how often it told that messages will come."""
+    door, told = Door(*due_s), list[None]()
+    nobody: Any = None
+    source: Any = door
+    stage: IntakeStage[Any] = IntakeStage(
+        source,
+        nobody,
+        nobody,
+        Outlet(lambda: door.now_s),
+        Credit(8, 2**20, 1),
+        OpenMessages(),
+        decode_threads=0,
+        begin_thread=lambda: None,
+        claim_every_s=EVERY_S,
+        observer=Observer(),
+        stopping=threading.Event(),
+        expect=lambda: told.append(None),
+        monotonic=lambda: door.now_s,
+    )
+    for _ in range(turns):
+        stage.step()
+    return door.claims, len(told)
+
+
+def test_without_a_dead_worker_it_claims_in_its_rhythm() -> None:
+    claims, told = claims_of()
+    assert [round(claim - EVERY_S * place, 1) for place, claim in enumerate(claims)] == [0.0, 0.0, 0.0]
+    assert told == 0
+
+
+def test_a_dead_workers_messages_are_claimed_when_they_may_be() -> None:
+    claims, told = claims_of(0.3, None)
+    assert 0.3 <= claims[1] <= 0.32
+    assert told == 1
+    assert 1.3 <= claims[2] <= 1.34, "and in its rhythm again"
+
+
+def test_what_may_be_claimed_at_once_and_is_not_makes_no_storm() -> None:
+    claims, _ = claims_of(*[0.0] * 1000, turns=100)
+    assert len(claims) <= 1.0 / CLAIM_LEAST_S + 1
