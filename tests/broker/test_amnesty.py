@@ -64,3 +64,19 @@ def test_what_was_released_is_claimed_at_once_all_the_same(way: Way) -> None:
     beat(way, "w2")
     assert int(way.client.hget(way.keys.totals, "amnesty_us")) > 0
     assert [message.crashes for message in claim(way)] == [0]
+
+
+def test_a_new_worker_that_beats_first_after_a_flush_keeps_no_other_from_telling_of_it(way: Way) -> None:
+    told: list[str] = []
+    old = Heartbeat(way.client, way.line, "w1", period_s=PERIOD_S, on_loss=lambda error: told.append(str(error)))
+    for _ in range(2):
+        old.beat()
+    beat(way, "w2")
+    old.beat()
+    assert told == []
+    way.client.flushall()
+    beat(way, "w3")
+    for _ in range(2):
+        old.beat()
+    assert len(told) == 1
+    assert "lost all data" in told[0]

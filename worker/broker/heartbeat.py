@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ class Heartbeat:
         period_s: time between beats; three missed ones are a death.
         describe: what to tell of the worker (device, model versions), JSON-able.
         on_error: told of a beat that failed.
-        on_loss: told where Redis knows nothing of the beats before: it has lost the line's data.
+        on_loss: told, once, where Redis has lost the line's data since the beat before, whoever beat first afterwards.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Heartbeat:
         self._describe = describe
         self._on_error = on_error
         self._on_loss = on_loss
-        self._beaten = False
+        self._born = b""
         self._beat = Script("beat")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -57,9 +58,9 @@ class Heartbeat:
     def beat(self) -> None:
         """One beat."""
         keys = [self._keys.worker(self._worker), self._keys.workers, self._keys.totals]
-        args = [int(3000 * self._period_s), self._worker, json.dumps(self._describe())]
-        known = int(self._beat(self._client, keys, args)) == 1
-        if self._beaten and not known:
+        args = [int(3000 * self._period_s), self._worker, json.dumps(self._describe()), secrets.token_hex(8)]
+        before, self._born = self._born, self._beat(self._client, keys, args)
+        if before and before != self._born:
             self._on_loss(
                 BrokerError(
                     f"Redis has lost all data of line {self._keys.line} (FLUSHALL, or a start without its append-only "
@@ -67,7 +68,6 @@ class Heartbeat:
                     "and promote them again"
                 )
             )
-        self._beaten = True
 
     def stop(self) -> None:
         """Stop, and be dead at once."""

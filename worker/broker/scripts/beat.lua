@@ -1,7 +1,7 @@
 -- One heartbeat: the key that dies with its worker, and what the worker says of itself.
 -- KEYS: heartbeat key, workers hash, totals hash
--- ARGV: time to live in ms, worker, JSON description
--- Returns: 1; 0 where no heartbeat was ever noted here
+-- ARGV: time to live in ms, worker, JSON description, a name that nobody else has thought of
+-- Returns: the name of these data: that of whoever beat first since they began. Another one than before: they were lost.
 --
 -- A command that only takes away goes first: it is allowed at a full maxmemory, and makes the writes after it allowed too.
 -- Without it full memory would make living workers look dead, and keep out the new ones that could empty it.
@@ -10,11 +10,12 @@ redis.call('HDEL', KEYS[2], '')
 -- and not they: until each had time to say that it lives, none counts as dead.
 local now = redis.call('TIME')
 local now_us, ttl_us = tonumber(now[1]) * 1000000 + tonumber(now[2]), tonumber(ARGV[1]) * 1000
-local last_us = tonumber(redis.call('HGET', KEYS[3], 'beat_us') or '0')
+local held = redis.call('HMGET', KEYS[3], 'beat_us', 'born')
+local last_us, born = tonumber(held[1] or '0'), held[2] or ARGV[4]
 if last_us > 0 and math.abs(now_us - last_us) > ttl_us then
   redis.call('HSET', KEYS[3], 'amnesty_us', string.format('%.0f', now_us + ttl_us))
 end
-redis.call('HSET', KEYS[3], 'beat_us', string.format('%.0f', now_us))
+redis.call('HSET', KEYS[3], 'beat_us', string.format('%.0f', now_us), 'born', born)
 redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
-return last_us > 0 and 1 or 0
+return born
