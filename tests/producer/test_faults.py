@@ -15,10 +15,12 @@ import pytest
 
 from gaussline.producer.delivery import OUTAGE_CAP_S
 from gaussline.producer.producer import Producer
+from gaussline.worker.broker.admission import Admission
+from gaussline.worker.broker.client import connect
 from gaussline.worker.broker.embedded import EmbeddedRedis
 from gaussline.worker.errors import BrokerUnavailable
 from gaussline.worker.settings import Settings
-from tests.producer.line import Line
+from tests.producer.line import LINE, Line
 from tests.producer.times import HandClock
 from tests.support.proxy import Proxy
 
@@ -51,6 +53,22 @@ def test_a_lost_answer_never_doubles_a_frame(line: Line, proxy: Proxy) -> None:
     assert (stats.admitted, stats.duplicates, stats.retries, stats.reconnects) == (21, 20, 20, 20)
     assert line.ledger().admitted == 21
     assert line.ledger().duplicates == 20
+
+
+def test_drops_are_counted_once_though_the_answer_is_lost(line: Line, proxy: Proxy) -> None:
+    client = connect(proxy.url)
+    door = Admission(client, LINE, "cam1", camera_budget_bytes=1, line_budget_bytes=1)
+    door.open()
+    door.count_dropped(1)
+    proxy.lose_reply = lambda: True
+    for _ in range(2):
+        with pytest.raises(BrokerUnavailable):
+            door.count_dropped(3)
+    proxy.lose_reply = lambda: False
+    door.count_dropped(5)
+    door.count_dropped(2)
+    client.close()
+    assert line.ledger().dropped == 1 + 5 + 2
 
 
 def test_a_torn_request_is_sent_again(line: Line, proxy: Proxy) -> None:

@@ -20,6 +20,8 @@ from gaussline.worker.errors import Unreplicated
 
 INCOMING_S = 60
 """Life of a payload whose admission never came, in seconds."""
+TELLING_S = 86_400
+"""So long a telling of drops is remembered, in seconds: it may be told again when an outage is over."""
 
 
 class Status(StrEnum):
@@ -84,6 +86,8 @@ class Admission:
         self._budgets = (camera_budget_bytes, line_budget_bytes)
         self._admit = Script("admit")
         self._open = Script("open_camera")
+        self._count = Script("count_dropped")
+        self._untold: tuple[str, int] | None = None
         self._retry = Script("retry")
         self._token = secrets.token_hex(8)
         self._knocks = 0
@@ -163,9 +167,18 @@ class Admission:
         raise AssertionError("unreachable")
 
     def count_dropped(self, frames: int) -> None:
-        """Write down that the producer dropped frames by its policy."""
-        with translated("counting dropped frames"):
-            self._client.hincrby(self._keys.camera(self.camera), "dropped", frames)
+        """Write down that the producer dropped frames by its policy.
+
+        After a BrokerUnavailable it is told again, of as many or more: what was counted then is not counted twice.
+        """
+        if self._untold is None:
+            self._knocks += 1
+            self._untold = (self._keys.incoming(self.camera, f"{self._token}-{self._knocks}"), frames)
+        telling, told = self._untold
+        self._count(self._client, [self._keys.camera(self.camera), telling], [told, TELLING_S])
+        self._untold = None
+        if frames > told:
+            self.count_dropped(frames - told)
 
     def _args(self, request: Request, before: int = -1) -> list[Any]:
         return [
