@@ -11,19 +11,27 @@ Three workers, otherwise alike:
 The last one loses and doubles frames, and dies of a codec; it is here to be measured. The guards of admission are on
 for all three: the backlog is pushed before the time is taken.
 
-Told are frames a second, and the CPU time of a frame in the worker, its decoding processes and Redis together: on a
-machine whose cores are all at work the one is the other's inverse, and the second one bears company.
+Two of them are up and warm, each with a Redis of its own, and take turns of a second or two: one judges a backlog, the
+other is held still (SIGSTOP). What the machine does besides touches both turns of a pair, and of many pairs the median
+is told, with the interval that the median of all such pairs lies in at 95 % (by order statistics, whatever their
+distribution). Told are the ratios of frames a second, and of the CPU time of a frame in the worker, its decoding
+processes and Redis together: on a machine whose cores are all at work the one is the other's inverse, and the second
+one bears company.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import multiprocessing
 import os
+import signal
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -32,10 +40,11 @@ import msgpack
 import numpy as np
 from rich.console import Console
 
-from bench.line import LINE, Usage, config, decode_threads
+from bench.line import LINE, config, decode_threads, drained, last_verdict_s, push, serving
 from bench.record import machine
-from bench.sides import SEED, Setup, fit, make_judge, make_null, parts, run_worker
+from bench.sides import SEED, WAIT_S, Fsync, Setup, fit, make_judge, make_null, parts, publish
 from gaussline.worker.broker.client import Redis, connect, time_us
+from gaussline.worker.broker.embedded import EmbeddedRedis
 from gaussline.worker.broker.heartbeat import Heartbeat
 from gaussline.worker.broker.intake import Intake, Message
 from gaussline.worker.broker.settle import Settlement, Settler
@@ -52,8 +61,10 @@ from gaussline.worker.vision.runtime import choose_runtime
 from gaussline.worker.vision.weights import WeightsSource
 
 BOUND: Final = 0.95
+CAMERAS: Final = 4
 WARM: Final = 64
-"""Frames that `run_worker` lets a worker judge before it begins."""
+"""Frames that a worker judges before it begins."""
+Make = Callable[[Redis], tuple[Any, int, int]]
 WITH, IN_PROCESS, WITHOUT = "with", "in-process", "without"
 _UNGUARDED: Final = """
 local prefix, answers = ARGV[1], {}
@@ -103,7 +114,7 @@ class UnguardedIntake(Intake):
 
 def serve(
     url: str,
-    make: Callable[[Redis], tuple[Any, int, int]],
+    make: Make,
     name: str,
     ready: Any,
     told: Any,
@@ -136,134 +147,192 @@ def serve(
     if heartbeat is not None:
         heartbeat.start()
     settle_memory()
-    before = _cpu_s(client)
     worker.start()
     ready.set()
     told.wait()
-    used_s = _cpu_s(client) - before
     worker.stop()
     worker.join()
     if heartbeat is not None:
         heartbeat.stop()
-    client.set("bench:usage", f"{used_s} {Usage.now().peak_bytes}")
-
-
-def _cpu_s(client: Redis) -> float:
-    """CPU seconds of this process, its children that live, and Redis, so far."""
-    ticks = 0
-    for child in (pid for tasks in Path("/proc/self/task").glob("*/children") for pid in tasks.read_text().split()):
-        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    told = client.info("cpu")
-    redis_s = float(told["used_cpu_user"]) + float(told["used_cpu_sys"])
-    return Usage.now().cpu_s + ticks / os.sysconf("SC_CLK_TCK") + redis_s
 
 
 def _idle(pid: int) -> None:
     """Wait until a process that stands by has imported what it needs: a cost of the start, not of frames."""
     used = -1
     while True:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        now = int(fields[11]) + int(fields[12])
-        if now == used and fields[0] == "S":
+        now = _ticks(str(pid))
+        if now == used:
             return
         used = now
         time.sleep(0.5)
 
 
 @dataclass(slots=True)
-class Side:
-    """Every run of one side: frames a second, and milliseconds of CPU a frame."""
+class Arm:
+    """One of the two: every turn's frames a second, and milliseconds of CPU a frame."""
 
+    name: str
+    server: EmbeddedRedis
+    client: Redis
+    pid: int
     rates: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
 
-    @property
-    def rate(self) -> float:
-        """The median."""
-        return statistics.median(self.rates)
+    def turn(self, frames: Sequence[Frame], total: int) -> None:
+        """A backlog that lies there when it begins; it is held still before and afterwards."""
+        cameras = [f"cam{number}" for number in range(CAMERAS)]
+        for camera in cameras:
+            push(self.server.url, camera, frames, total=total // CAMERAS)
+        used_s, begin_us = self._cpu_s(), time_us(self.client)
+        os.kill(self.pid, signal.SIGCONT)
+        drained(self.client, cameras, every_s=0.1)
+        seconds = last_verdict_s(self.client) - begin_us / 1e6
+        os.kill(self.pid, signal.SIGSTOP)
+        self.rates.append(total // CAMERAS * CAMERAS / seconds)
+        self.cpu_ms.append(1000.0 * (self._cpu_s() - used_s) / total)
+        self.client.xtrim(Keys(LINE).verdicts, 0, approximate=False)
 
-    @property
-    def median_cpu_ms(self) -> float:
-        """The median."""
-        return statistics.median(self.cpu_ms)
+    def _cpu_s(self) -> float:
+        """CPU seconds of the worker, its children that live, and Redis, so far."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/children")
+        children = [pid for task in tasks for pid in task.read_text().split()]
+        return sum(_ticks(pid) for pid in (str(self.pid), str(self.server.pid), *children)) / os.sysconf("SC_CLK_TCK")
+
+
+def _ticks(pid: str) -> int:
+    """Of all threads of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+@contextmanager
+def arm(name: str, fsync: Fsync, make: Make, artefact: bytes | None, frames: Sequence[Frame]) -> Iterator[Arm]:
+    """A worker that is warm, and held still."""
+    with EmbeddedRedis(appendfsync=fsync) as server:
+        client = server.client(timeout_s=60.0)
+        publish(client, artefact)
+        context = multiprocessing.get_context("spawn")
+        ready, told = context.Event(), context.Event()
+        with serving(partial(serve, arm=name), server.url, make, "bench-1", ready, told, WAIT_S) as process:
+            push(server.url, "warm", frames, total=WARM)
+            drained(client, ["warm"])
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGSTOP)
+            try:
+                yield Arm(name, server, client, process.pid)
+            finally:
+                os.kill(process.pid, signal.SIGCONT)
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median of a sample, and the order statistics between which that of its source lies at 95 % or more.
+
+    The number of values under the true median is binomial with 1/2, whatever their distribution (the sign test). Fewer
+    than six values have no such interval: their ends are told.
+    """
+    ordered, count = sorted(values), len(values)
+    below, place = 0.0, 0
+    while (below := below + math.comb(count, place) / 2**count) <= 0.025:
+        place += 1
+    place = max(0, place - 1)
+    return statistics.median(ordered), ordered[place], ordered[count - 1 - place]
+
+
+def compare(
+    console: Console,
+    of: str,
+    arms: tuple[str, str],
+    fsync: Fsync,
+    make: Make,
+    artefact: bytes | None,
+    frames: Sequence[Frame],
+    total: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """Turns of two arms for so long, in the order one, other, other, one; what it came to, told and as a dictionary."""
+    with arm(arms[0], fsync, make, artefact, frames) as one, arm(arms[1], fsync, make, artefact, frames) as other:
+        for each in (one, other):  # a first turn each that does not count
+            each.turn(frames, total)
+            each.rates.clear()
+            each.cpu_ms.clear()
+        end_s, pairs = time.monotonic() + seconds, 0
+        while time.monotonic() < end_s:
+            for each in (one, other) if pairs % 2 == 0 else (other, one):
+                each.turn(frames, total)
+            pairs += 1
+    for each in (one, other):
+        rate, cpu_ms = statistics.median(each.rates), statistics.median(each.cpu_ms)
+        console.print(f"{of}, {each.name:10} {rate:8.1f} frames/s, {cpu_ms:6.2f} ms of CPU a frame", highlight=False)
+    told: dict[str, Any] = {"arms": list(arms), "rates": [one.rates, other.rates], "cpu_ms": [one.cpu_ms, other.cpu_ms]}
+    pairs_of = {
+        "by_time": [with_it / without for with_it, without in zip(one.rates, other.rates, strict=True)],
+        "by_cpu": [without / with_it for with_it, without in zip(one.cpu_ms, other.cpu_ms, strict=True)],
+    }
+    for name, values in pairs_of.items():
+        told[name] = median, low, high = median_interval(values)
+        console.print(
+            f"{of}, {arms[0]} / {arms[1]}, {name.replace('_', ' ')}: {median:.3f} ({low:.3f} to {high:.3f}) of "
+            f"{pairs} pairs",
+            highlight=False,
+        )
+    return told
 
 
 def main() -> None:
-    """Run the three in turns and print medians."""
+    """One comparison, or two, and what was asked for."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.guards", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--backbone", default="mobilenet_v2")
+    parser.add_argument("--backbone", default="mobilenet_v2", help="none leaves it out")
     parser.add_argument("--weights", help="state-dict file; none takes seeded random weights: as good for speed")
     parser.add_argument("--mode", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--frames", type=int, default=600, help="frames of a run with a backbone; default 600")
-    parser.add_argument("--null-frames", type=int, default=16_000, help="frames of a run without; default 16000")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--arms", default=f"{WITH},{WITHOUT}", help=f"two of {WITH}, {IN_PROCESS}, {WITHOUT}")
+    parser.add_argument("--frames", type=int, default=160, help="frames of a turn with a backbone; default 160")
+    parser.add_argument("--null-frames", type=int, default=0, help="of a turn without a backbone; 0 leaves it out")
+    parser.add_argument("--seconds", type=float, default=180.0, help="of a comparison; default 180")
     parser.add_argument("--fsync", default="always", choices=["always", "everysec", "no"])
     parser.add_argument("--output", type=Path, default=Path(".build/bench/guards.json"))
     options = parser.parse_args()
+    first, second = options.arms.split(",")
     console = Console(width=118)
-    source = WeightsSource.parse(options.weights) if options.weights else WeightsSource(random_seed=SEED)
-    runtime = choose_runtime(load_backbone(options.backbone, source, numeric_mode=options.mode), device="cpu")
-    setup = Setup(options.backbone, options.weights, options.mode, runtime)
-    frames = parts(options.frames)
-    artefact = fit(setup, frames[:200]).to_artefact().data
-    grey = np.random.default_rng(SEED).integers(0, 256, (64, 224, 224), dtype=np.uint8)
-    raw = [Frame(g.tobytes(), "raw", 1_700_000_000_000_000, shape=(224, 224), dtype="uint8") for g in grey]
-    sides_seen: dict[str, Side] = {}
-    console.print(f"{machine()}; appendfsync {options.fsync}; {options.backbone}, {options.mode}: {runtime}")
-    arms = [WITH, IN_PROCESS, WITHOUT]
-    for number in range(options.rounds):
-        for arm in arms[number % 3 :] + arms[: number % 3]:
-            body = partial(serve, arm=arm)
-            said = [f"round {number + 1}: {arm:10}"]
-            sides: list[tuple[str, Any, bytes | None, list[Frame], int]] = [
-                (options.backbone, partial(make_judge, setup), artefact, frames, options.frames)
-            ]
-            if arm != IN_PROCESS:  # raw arrays meet no codec
-                sides.append(("null backbone", make_null, None, raw, options.null_frames))
-            for name, make, model, what, total in sides:
-                rate, used, count = run_worker(options.fsync, make, model, what, total=total, main=body)
-                side = sides_seen.setdefault(f"{name}, {arm}", Side())
-                side.rates.append(rate)
-                side.cpu_ms.append(1000 * used.cpu_s / (count + min(count, WARM)))
-                said.append(f"{name} {rate:.1f} frames/s, {side.cpu_ms[-1]:.2f} ms of CPU a frame")
-            console.print("; ".join(said), highlight=False)
-        _save(options.output, options.backbone, sides_seen)
-    for name, side in sides_seen.items():
-        console.print(
-            f"{name:32} {side.rate:8.1f} frames/s, {side.median_cpu_ms:6.2f} ms of CPU a frame, medians of "
-            f"{len(side.rates)}",
-            highlight=False,
+    console.print(f"{machine()}; appendfsync {options.fsync}", highlight=False)
+    told: dict[str, Any] = {"machine": machine()}
+    if options.backbone != "none":
+        source = WeightsSource.parse(options.weights) if options.weights else WeightsSource(random_seed=SEED)
+        runtime = choose_runtime(load_backbone(options.backbone, source, numeric_mode=options.mode), device="cpu")
+        console.print(f"{options.backbone}, {options.mode}: {runtime}", highlight=False)
+        setup = Setup(options.backbone, options.weights, options.mode, runtime)
+        frames = parts(200)
+        artefact = fit(setup, frames).to_artefact().data
+        make = partial(make_judge, setup)
+        told[options.backbone] = compare(
+            console,
+            options.backbone,
+            (first, second),
+            options.fsync,
+            make,
+            artefact,
+            frames,
+            options.frames,
+            options.seconds,
         )
-    for name, (rate, cpu) in _ratios(options.backbone, sides_seen).items():
-        console.print(f"{name:48} with / without: {rate:.3f} by time, {cpu:.3f} by CPU", highlight=False)
-    console.print(f"asked for with a backbone: at least {BOUND}", highlight=False)
-
-
-def _ratios(backbone: str, sides: Mapping[str, Side]) -> dict[str, tuple[float, float]]:
-    """Throughput with a guard as a share of that without: by the medians of frames a second, and of CPU time."""
-    pairs = {
-        f"{backbone}, guards": (f"{backbone}, {WITH}", f"{backbone}, {WITHOUT}"),
-        f"{backbone}, decoding processes alone": (f"{backbone}, {WITH}", f"{backbone}, {IN_PROCESS}"),
-        "null backbone, guards": (f"null backbone, {WITH}", f"null backbone, {WITHOUT}"),
-    }
-    return {
-        name: (sides[one].rate / sides[other].rate, sides[other].median_cpu_ms / sides[one].median_cpu_ms)
-        for name, (one, other) in pairs.items()
-    }
-
-
-def _save(path: Path, backbone: str, sides: Mapping[str, Side]) -> None:
-    """After every round, so that a run that is cut short has told what it saw."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    told = {
-        "machine": machine(),
-        "runs": {name: asdict(side) for name, side in sides.items()},
-        "ratios": _ratios(backbone, sides),
-    }
-    path.write_text(json.dumps(told, indent=2) + "\n")
+        console.print(f"asked for with a backbone: at least {BOUND}", highlight=False)
+    if options.null_frames:
+        grey = np.random.default_rng(SEED).integers(0, 256, (64, 224, 224), dtype=np.uint8)
+        raw = [Frame(g.tobytes(), "raw", 1_700_000_000_000_000, shape=(224, 224), dtype="uint8") for g in grey]
+        told["null"] = compare(
+            console,
+            "null backbone",
+            (first, second),
+            options.fsync,
+            make_null,
+            None,
+            raw,
+            options.null_frames,
+            options.seconds,
+        )
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
