@@ -21,6 +21,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+import redis
+
 from gaussline.worker.broker.client import connect
 from gaussline.worker.broker.ledger import Ledger, read_ledger
 from gaussline.worker.broker.replication import NO_WAITING, Waiting
@@ -44,7 +46,10 @@ LAG_S: Final = 0.5
 CUT_S: Final = 3.0
 """`min-replicas-max-lag` of deploy/redis: so long a master that was cut off takes writes, and a second more."""
 LOAD_S: Final = 1.0
+PATIENCE_S: Final = 90.0
+"""Sentinels that were held still do nothing for half a minute, and fail over after that (TILT)."""
 MANY: Final = 10**6
+TOLD: Final = ("role", "master_port", "master_link_status", "connected_slaves", "master_repl_offset")
 
 
 @dataclass(slots=True)
@@ -179,7 +184,7 @@ class Drill:
 
     def await_verdicts(self, count: int) -> None:
         """Until so many verdicts were read."""
-        eventually(lambda: len(self.entries) >= count, within_s=40.0, what=f"{count} verdicts")
+        eventually(lambda: len(self.entries) >= count, within_s=PATIENCE_S, what=f"{count} verdicts")
 
     # --- failing over ------------------------------------------------------------------------------------------------
     def fail_over(self, fault: str) -> Failover:
@@ -189,14 +194,36 @@ class Drill:
         assert old is not None
         failover = Failover(fault, _now_us())
         self._failovers.append(failover)
-        with contextlib.ExitStack() as stack:
-            heal = getattr(self, f"_{fault}")(old, stack)
-            eventually(lambda: self.topology.master() not in (None, old), within_s=30.0, what=f"a master after {fault}")
-            self.await_verdicts(len(self.entries) + 20)
-            heal()
-        self.topology.restart()
+        try:
+            with contextlib.ExitStack() as stack:
+                heal = getattr(self, f"_{fault}")(old, stack)
+                eventually(
+                    lambda: self.topology.master() not in (None, old),
+                    within_s=PATIENCE_S,
+                    what=f"a master after {fault}",
+                )
+                self.await_verdicts(len(self.entries) + 20)
+                heal()
+            self.topology.restart()
+        except AssertionError as error:
+            error.add_note(self.state())
+            raise
         failover.over_us = _now_us()
         return failover
+
+    def state(self) -> str:
+        """Who sees what, for a person who wonders why a drill does not go on."""
+        lines = [f"old failovers: {len(self._failovers) - 1}; the reader stands at {self._reader.position}"]
+        for node in self.topology.nodes:
+            with contextlib.suppress(redis.exceptions.RedisError, OSError):
+                told = node.info()
+                lines.append(f"{node.address}: {', '.join(f'{name}={told.get(name)}' for name in TOLD)}")
+        processes = (*self._workers, *self._producers, self._subscriber)
+        lines += [f"{process.name} {'lives' if process.lives else 'has ended'}" for process in processes]
+        for process in processes:
+            log = self._folder / f"{process.name}.log"
+            lines.append(f"{process.name}: {log.read_text('utf-8', 'replace')[-400:] if log.exists() else ''}")
+        return "\n".join(lines)
 
     def _kill(self, old: Node, stack: contextlib.ExitStack) -> Callable[[], None]:
         old.signal(signal.SIGKILL)
