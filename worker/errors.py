@@ -14,7 +14,8 @@ GausslineError
 ├── FitError               statistics that cannot be estimated from what was given
 ├── BrokerError            Redis answered, but not with what was asked
 │   ├── BrokerUnavailable  Redis cannot be reached
-│   │   └── Unreplicated   Redis has it, and too few of its replicas in time
+│   │   ├── Unreplicated   Redis has it, and too few of its replicas in time
+│   │   └── AnotherRun     Redis was started again, or another server is the master
 │   ├── Fenced             a newer producer epoch, or lease, holds this camera
 │   ├── Backlogged         the backlog is over its budget in bytes
 │   ├── Conflict           a pointer moved under a compare-and-set
@@ -100,6 +101,12 @@ class BrokerUnavailable(BrokerError):
 
 class Unreplicated(BrokerUnavailable):
     """Redis has it, and too few of its replicas in time: ask again, as after a lost answer."""
+
+    advice = ""
+
+
+class AnotherRun(BrokerUnavailable):
+    """Redis was started again, or another server is the master: what was read before may be forgotten there."""
 
     advice = ""
 

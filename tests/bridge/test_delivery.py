@@ -381,3 +381,11 @@ def test_a_fault_of_a_transport_costs_a_try_and_no_verdict(way: Way) -> None:
 def test_a_bridge_has_a_name_that_may_stand_in_a_key(way: Way, name: str) -> None:
     with pytest.raises(Exception, match="not allowed"):
         BridgeStore(way.client, way.line, name)
+
+
+def test_a_dead_letter_of_the_same_place_and_another_frame_is_another_one(way: Way) -> None:
+    """Places come from the clock: of two masters beside each other both may give the same."""
+    store = BridgeStore(way.client, way.line, "mes", "one")
+    for name in ("here", "there", "there"):
+        store.bury("4-0", name, "refused", b"{}")
+    assert letters(way) == ["here", "there"]

@@ -17,8 +17,11 @@ import pytest
 
 from gaussline.worker.broker.client import Redis, connect
 from gaussline.worker.broker.embedded import EmbeddedRedis
-from gaussline.worker.broker.verdicts import Verdicts
+from gaussline.worker.broker.verdicts import PartVerdicts, Verdicts
 from gaussline.worker.contract.keys import Keys
+from gaussline.worker.engine import part_judge
+from gaussline.worker.engine.part_book import PartRule
+from gaussline.worker.engine.part_judge import PartJudge
 from tests.bridge.test_delivery import Receiver, bridge, running
 from tests.subscribers.mes import book, tables
 from tests.support.waiting import eventually
@@ -31,16 +34,28 @@ class Moving:
     """A client that is led from one server to another, as `LineClient` is by Sentinels."""
 
     def __init__(self, *clients: Redis) -> None:
-        self._clients = list(clients)
+        self.clients = list(clients)
         self.moves = 0
+        self.move_after = ""
+        """The command after whose answer it moves."""
 
     def move(self) -> None:
         """To the next one."""
-        self._clients = self._clients[1:]
+        self.clients = self.clients[1:]
         self.moves += 1
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._clients[0], name)
+        found = getattr(self.clients[0], name)
+        return self._then_move(found) if name == self.move_after else found
+
+    def _then_move(self, command: Any) -> Any:
+        def run(*arguments: Any, **options: Any) -> Any:
+            answer = command(*arguments, **options)
+            self.move_after = ""
+            self.move()
+            return answer
+
+        return run
 
 
 @pytest.fixture
@@ -114,6 +129,22 @@ def test_a_registration_that_the_new_one_lacks_begins_at_its_beginning(moving: M
     booked = [row[0] for row in database.execute("SELECT id FROM booked ORDER BY rowid")]
     database.close()
     assert booked == ids(*OLD, *SHARED, *NEW)
+
+
+def test_the_part_judge_decides_what_the_new_one_has(moving: Moving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads of the old one, and has its answer when it comes to write at the new one."""
+    rule = PartRule({"cam1": 1}, 0, 60_000)
+    with monkeypatch.context() as context:
+        context.setattr(part_judge, "READ", len(SHARED))
+        for client in moving.clients:  # what both have of it
+            PartJudge(client, LINE, rule).step()
+    judge = PartJudge(moving, LINE, rule)
+    moving.move_after = "xread"
+    while judge.step():
+        pass
+    assert moving.moves == 1
+    decided = [verdict["part"] for _, verdict in PartVerdicts(moving, LINE).read("0-0")]
+    assert decided == [*SHARED, *NEW]
 
 
 def test_a_bridge_begins_at_its_cursor_again(moving: Moving) -> None:

@@ -22,11 +22,13 @@ class PartState:
 
     Attributes:
         revision: goes up with every turn; a turn is written only over the revision that it was made from.
+        run: of the server that this was read of; a turn is written only to the same.
         cursor: the last verdict's entry that was taken.
         open: part -> JSON.
     """
 
     revision: int
+    run: str
     cursor: str
     open: dict[str, bytes]
 
@@ -67,9 +69,11 @@ class PartStore:
             pipeline = self.client.pipeline(transaction=False)
             pipeline.hmget(keys.part_state, "revision", "cursor")
             pipeline.hgetall(keys.parts_open)
-            (revision, cursor), found = pipeline.execute()
+            pipeline.info("server")
+            (revision, cursor), found, server = pipeline.execute()
         parts = {part.decode(): text for part, text in found.items()}
-        return PartState(int(revision or 0), "0-0" if cursor is None else cursor.decode(), parts)
+        at = "0-0" if cursor is None else cursor.decode()
+        return PartState(int(revision or 0), str(server["run_id"]), at, parts)
 
     def decided(self, parts: Iterable[str]) -> set[str]:
         """Which of these parts were decided, as far as that is remembered."""
@@ -83,8 +87,12 @@ class PartStore:
             scores = pipeline.execute()
         return {part for part, score in zip(named, scores, strict=True) if score is not None}
 
-    def commit(self, revision: int, write: PartWrite, now_us: int) -> int | None:
-        """Write a turn; the new revision, None where somebody else has written since, or Redis forgot the judge."""
+    def commit(self, revision: int, run: str, write: PartWrite, now_us: int) -> int | None:
+        """Write a turn; the new revision, or None.
+
+        None where somebody else has written since, the server is another one or was started again, or it has forgotten
+        the judge.
+        """
         keys = Keys(self.line)
         decided = [(done.id, done.part, done.decision.value, done.to_json()) for done in write.decided]
         late = [(part, frame.id, frame.camera, frame.decision.value) for part, frame in write.late]
@@ -113,6 +121,7 @@ class PartStore:
                 (now_us - int(self.remember_s * 1e6)) // 1000,
                 msgpack.packb(turn, use_bin_type=False),
                 SUBSCRIBER,
+                run,
             ],
         )
         return None if int(answer) < 0 else int(answer)

@@ -168,6 +168,7 @@ def learn(
                 try:
                     begin_s = time.perf_counter()
                     folded = session.step(time.monotonic())
+                    learner = session.learner  # a new one where Redis was started again
                     if folded and learner.due():
                         proposer.propose()
                     if folded:

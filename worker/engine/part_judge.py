@@ -43,7 +43,7 @@ class PartJudge:
         self._on_turn = on_turn
         self._on_trouble = on_trouble
         self._book: PartBook | None = None
-        self._revision = 0
+        self._revision, self._run = 0, ""
         self._cursor = "0-0"
 
     def step(self, block_s: float | None = None) -> int:
@@ -92,7 +92,7 @@ class PartJudge:
             self._verdicts.register("parts", since=state.cursor)
             parts = [OpenPart.from_json(part, text) for part, text in state.open.items()]
             self._book = PartBook(self._line, self._rule, parts)
-            self._revision, self._cursor = state.revision, state.cursor
+            self._revision, self._run, self._cursor = state.revision, state.run, state.cursor
         return self._book
 
     def _write(self, book: PartBook, turn: Turn, cursor: str, now_us: int) -> None:
@@ -105,9 +105,11 @@ class PartJudge:
             late=[(late.part, late.frame) for late in turn.late],
             without_part=turn.without_part,
         )
-        revision = self._store.commit(self._revision, write, now_us)
+        revision = self._store.commit(self._revision, self._run, write, now_us)
         if revision is None:
-            self._book = None  # another judge was first, or Redis forgot this one: it begins again from what is there
+            # Another judge was first, another server is the master, or Redis forgot this judge: it begins again from
+            # what is there.
+            self._book = None
             return
         self._revision, self._cursor = revision, cursor
         if turn.decided or turn.late:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +122,7 @@ class Session:
         except BaseException:
             self.lease.release()
             raise
+        self._buffer, self._unsaid = [], []
         self._cursor = self.learner.scouted_id
         self._feedback_seen = self._log.feedback_cursor()
         # Killed between its checkpoint and their deletion, a learner leaves entries behind that were passed.
@@ -137,7 +138,7 @@ class Session:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def close(self) -> None:
-        """Checkpoint, and give the lease back. Raises Fenced where it is no longer ours."""
+        """Checkpoint, and give the lease back. Raises Fenced, AnotherRun where it is no longer ours."""
         self.abandon()
         if self._learner is not None:
             self.checkpoint()
@@ -176,7 +177,17 @@ class Session:
 
     # --- one turn ----------------------------------------------------------------------------------------------------
     def step(self, now_s: float) -> bool:
-        """One turn, at `now_s` by its clock; whether a block was folded. Raises BrokerError, Fenced."""
+        """One turn, at `now_s` by its clock; whether a block was folded. Raises BrokerError, Fenced.
+
+        Where Redis was started again, or another server is the master, AnotherRun is raised and nothing was written.
+        What was read before may be forgotten there, or stand otherwise: the next turn begins with the checkpoint that
+        is there.
+        """
+        if self.lease.stale:
+            ahead, self._next = self._next, None
+            if ahead is not None:
+                wait([ahead])
+            self.open()
         if now_s - self._renewed_s >= self.rhythm.lease_s / 3.0:
             self.lease.renew()
             self._renewed_s = now_s

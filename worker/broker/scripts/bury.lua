@@ -9,11 +9,12 @@ local function size(fields)
   for i = 2, #fields, 2 do bytes = bytes + #fields[i] end
   return bytes
 end
--- A crash between this and the cursor's move repeats what stood in the bridge's window, and no more.
+-- A crash between this and the cursor's move repeats what stood in the bridge's window, and no more. Of two servers that were
+-- masters beside each other, both may have had the entry, of different frames.
 for _, letter in ipairs(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1024)) do
-  for i = 1, #letter[2], 2 do
-    if letter[2][i] == 'entry' and letter[2][i + 1] == ARGV[1] then return {0, 0} end
-  end
+  local said = {}
+  for i = 1, #letter[2], 2 do said[letter[2][i]] = letter[2][i + 1] end
+  if said.entry == ARGV[1] and said.id == ARGV[2] then return {0, 0} end
 end
 local fields = {'entry', ARGV[1], 'id', ARGV[2], 'why', ARGV[3], 'json', ARGV[4]}
 redis.call('XADD', KEYS[1], '*', unpack(fields))

@@ -1,11 +1,13 @@
 -- Write one turn of the part judge: its cursor, what is open, what is decided, what came late. All of it, or nothing where
--- somebody else has written since it was read, or where the judge is no subscriber any more: a Redis that lost data may have
--- forgotten it, and would then not keep verdicts for it.
+-- somebody else has written since it was read, where it was read of another run of the server (one that was the master before
+-- may have had other verdicts), or where the judge is no subscriber any more: a Redis that lost data may have forgotten it, and
+-- would then not keep verdicts for it.
+-- include: run_of_server
 -- KEYS: part-state hash, the judge's own cursor, parts-open hash, parts stream, parts-done zset, parts-late stream,
 --       subscribers hash
 -- ARGV: revision seen, cursor, when in ms, forget parts decided before that ms, msgpack of the turn: open (part,
 --       JSON), closed (part), decided (id, part, decision, json), late (part, id, camera, decision), without_part;
---       the judge's name among the subscribers
+--       the judge's name among the subscribers, the server's run that all was read of
 -- Returns: the new revision, or -1
 local kinds = {'hash', 'string', 'hash', 'stream', 'zset', 'stream', 'hash'}
 for i = 1, 7 do
@@ -15,7 +17,9 @@ for i = 1, 7 do
   end
 end
 local stands = redis.call('HGET', KEYS[1], 'revision') or '0'
-if stands ~= ARGV[1] or not redis.call('HGET', KEYS[7], ARGV[6]) then return -1 end
+if stands ~= ARGV[1] or not redis.call('HGET', KEYS[7], ARGV[6]) or run_of_server() ~= ARGV[7] then
+  return -1
+end
 local turn = cmsgpack.unpack(ARGV[5])
 -- Taking away is allowed at a full maxmemory, and makes the writes after it allowed too.
 redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', '(' .. ARGV[4])

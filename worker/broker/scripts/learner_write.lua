@@ -1,4 +1,6 @@
--- What only the holder of a learner's lease may write. Nothing is written with a token that is not the last one given out.
+-- What only the holder of a learner's lease may write. Nothing is written with a token that is not the last one given out, or
+-- that was given out by another run of the server.
+-- include: run_of_server
 -- KEYS: learner hash, features stream, totals hash, drift stream, learned hash
 -- ARGV: token, what, ...
 --   checkpoint, JSON             the pointer flips
@@ -6,15 +8,17 @@
 --   pass, model, id, size, ...   entries that the checkpoint has passed are deleted
 --   order, feedback id before, feedback id after, model, order, ...   feedback enters the log as orders, once
 --   say, id, kind, camera, json  an entry of the drift stream; an id that was written before is not written again
--- Returns: {1, ...} where it was done; {0, token that holds}; order: {2, feedback id that stands}
+-- Returns: {1, ...} where it was done; {0, token that holds}; {-1} of another run; order: {2, feedback id that stands}
 for i, wanted in ipairs({'hash', 'stream', 'hash', 'stream', 'hash'}) do
   local kind = redis.call('TYPE', KEYS[i]).ok
   if kind ~= 'none' and kind ~= wanted then
     return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' is a ' .. kind .. ', not a ' .. wanted)
   end
 end
-local token = redis.call('HGET', KEYS[1], 'token') or '0'
-if token ~= ARGV[1] or redis.call('HEXISTS', KEYS[1], 'owner') == 0 then return {0, tonumber(token)} end
+local held = redis.call('HMGET', KEYS[1], 'token', 'owner', 'boot')
+local token = held[1] or '0'
+if token ~= ARGV[1] or not held[2] then return {0, tonumber(token)} end
+if held[3] ~= run_of_server() then return {-1} end
 local what = ARGV[2]
 if what == 'checkpoint' then
   redis.call('HSET', KEYS[1], 'checkpoint', ARGV[3])

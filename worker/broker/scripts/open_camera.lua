@@ -1,6 +1,7 @@
 -- Begin a new epoch of a camera: from now on producers of older epochs are fenced off.
 -- KEYS: camera hash, cameras hash, events stream, recent zset
 -- ARGV: camera name, JSON settings for a camera that is new
+-- include: run_of_server
 -- Returns: the epoch.
 --
 -- An epoch is never given twice: frames are named by it. A server that was started again, or that took another one's place,
@@ -22,7 +23,7 @@ if wrong then return wrong end
 -- Taking away goes first: it is allowed at a full maxmemory, and makes the writes after it allowed too. A producer may start
 -- then, and is told "busy".
 redis.call('HDEL', KEYS[1], 'last_seq')
-local boot = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or ''
+local boot = run_of_server()
 local opened_at = redis.call('HGET', KEYS[1], 'boot')
 local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', opened_at and opened_at ~= boot and FAR or 1)
 redis.call('HSET', KEYS[1], 'boot', boot)

@@ -1,7 +1,8 @@
 -- Settle whole messages: publish what was decided of them, once, whoever else tries.
 -- KEYS: verdicts stream, totals hash, dead-stats hash, kept zset
 -- ARGV: key prefix, msgpack of bounds, then one msgpack a message
--- Returns: one answer a message: 1 settled, 0 somebody else had settled it, or a text that says what is wrong with it.
+-- Returns: one answer a message: 1 settled, 0 somebody else had settled it or it is another message by now, or a text that
+-- says what is wrong with it.
 --
 -- Scripts do not roll back. So everything that could fail is looked at before the first write of a message; XACK is that
 -- first write, because it is allowed at a full maxmemory and makes the writes after it allowed too.
@@ -73,7 +74,13 @@ local function wrong_with(m)
     if meta then return 'entry ' .. m.id .. ' was admitted' end
     if frames ~= 0 then return 'an entry without admission has no verdicts' end
   elseif meta then
-    local n = tonumber(string.match(meta, '^(%d+):'))
+    local n, seq, epoch = string.match(meta, '^(%d+):(%d+):(%d+):')
+    -- Ids come from the clock: where another server was the master when it was taken, this one may have given the id to
+    -- other frames. They are not decided here.
+    local first = m.camera .. ':' .. epoch .. ':' .. seq
+    m.other = frames > 0 and m.verdicts[1][1] ~= first
+    if m.other then return end
+    n = tonumber(n)
     if n ~= frames then return 'entry ' .. m.id .. ' holds ' .. tostring(n) .. ' frames, not ' .. frames end
   end
 end
@@ -146,6 +153,8 @@ for i = 3, #ARGV do
   local problem = wrong_with(m)
   if problem then
     answers[#answers + 1] = problem
+  elseif m.other then
+    answers[#answers + 1] = 0
   else
     local stream, index = prefix .. 'frames:' .. m.camera, prefix .. 'index:' .. m.camera
     local camera = prefix .. 'camera:' .. m.camera
