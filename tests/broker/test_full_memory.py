@@ -80,7 +80,8 @@ def test_a_turn_of_the_part_judge_is_written(full: Way) -> None:
     Verdicts(full.client, full.line).register("parts")
     full.client.config_set("maxmemory", limit)
     store, last = PartStore(full.client, full.line, 60.0), Verdicts(full.client, full.line).last_id()
-    assert store.commit(store.load().revision, PartWrite(last), 1) == 1
+    stands = store.load()
+    assert store.commit(stands.revision, stands.run, PartWrite(last), 1) == 1
     assert store.load().cursor == last
 
 
