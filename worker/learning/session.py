@@ -119,16 +119,17 @@ class Session:
         self.lease.take()
         try:
             self._learner = (None if restart else self._restored()) or self._begun()
+            self._buffer, self._unsaid = [], []
+            self._cursor = self.learner.scouted_id
+            self._feedback_seen = self._log.feedback_cursor()
+            # Killed between its checkpoint and their deletion, a learner leaves entries behind that were passed.
+            self._kept = self._log.sizes(self.learner.taught_id)
+            self._kept += [entry for waiting in self.learner.pending for entry in waiting.block.entries]
+            self._dropped = self._log.gap().dropped
         except BaseException:
+            self.lease.stale = True  # what is half made must not go on
             self.lease.release()
             raise
-        self._buffer, self._unsaid = [], []
-        self._cursor = self.learner.scouted_id
-        self._feedback_seen = self._log.feedback_cursor()
-        # Killed between its checkpoint and their deletion, a learner leaves entries behind that were passed.
-        self._kept = self._log.sizes(self.learner.taught_id)
-        self._kept += [entry for waiting in self.learner.pending for entry in waiting.block.entries]
-        self._dropped = self._log.gap().dropped
         self._renewed_s = self._saved_s = self._monotonic()
         self._saved_position = self.learner.position
         return self.learner
