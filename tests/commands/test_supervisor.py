@@ -22,6 +22,7 @@ from gaussline.worker.commands.supervisor import (
     environment_of,
     slots_of,
 )
+from gaussline.worker.commands.units import BRIDGE_PORT, CAMERA_PORT, EXPORTER_PORT, JUDGE_PORT, LEARNER_PORT
 from gaussline.worker.errors import SettingsError
 from gaussline.worker.settings import Settings
 from tests.commands.workers import QUICK, WorkerProcess, start_worker
@@ -133,13 +134,15 @@ def test_devices_names_ports_and_shares_of_the_cores() -> None:
     slots = slots_of(["cuda:0", "cpu", "cpu"], settings)
     assert [(slot.name, slot.port) for slot in slots] == [
         ("hall2-0-cuda0", 9108),
-        ("hall2-1-cpu", 9109),
-        ("hall2-2-cpu", 9110),
+        ("hall2-1-cpu", 9130),
+        ("hall2-2-cpu", 9131),
     ]
+    assert not {slot.port for slot in slots} & {EXPORTER_PORT, LEARNER_PORT, JUDGE_PORT, BRIDGE_PORT, CAMERA_PORT}
+    assert [slot.port for slot in slots_of(["cpu", "cpu"], Settings.load({}, http_port=0))] == [0, 0]
     own = environment_of(slots[1], 2, settings, {"A": "b"})
     assert own["A"] == "b"
     assert int(own["GAUSSLINE_TORCH_THREADS"]) == max(1, (os.cpu_count() or 1) // 2)
-    for name in ("hall2-1-cpu", "9109", "cpu"):
+    for name in ("hall2-1-cpu", "9130", "cpu"):
         assert name in own.values()
     assert "GAUSSLINE_TORCH_THREADS" not in environment_of(slots[0], 2, settings, {})
 

@@ -11,7 +11,7 @@ import pytest
 
 from gaussline.worker.commands import service
 from gaussline.worker.commands.exporter import PORT
-from gaussline.worker.commands.units import PER_INSTANCE, Camera, Site, Wish, environment, files, templates
+from gaussline.worker.commands.units import PER_INSTANCE, Bridge, Camera, Site, Wish, environment, files, templates
 from gaussline.worker.errors import SettingsError
 from gaussline.worker.settings import PREFIX, Settings
 from tests.deploy.test_files import DEPLOY, KNOWN, check_command
@@ -190,9 +190,12 @@ def test_every_changed_setting_reaches_the_file_and_comes_back() -> None:
 
 
 def test_ports_of_one_machine_are_all_different() -> None:
-    cameras = [Camera(f"cam{n}", "synthetic") for n in range(9)]
-    made = files(Site(), Settings.load({}), Wish(["cpu", "cuda:0", "cuda:1"], ["a", "b"], cameras), PLACE)
+    cameras = [Camera(f"cam{n}", "synthetic") for n in range(40)]
+    wish = Wish(["cpu", "cuda:0", "cuda:1"], ["a", "b"], cameras, bridges=[Bridge("mqtt", "mqtt://b")])
+    made = files(Site(), Settings.load({}), wish, PLACE)
     ports = [int(port) for text in made.secret.values() for port in re.findall(r"PORT=(\d+)", text)]
     ports += [PORT, int(re.findall(r"--http-port (\d+)", made.units[PLACE / "gaussline-judge.service"])[0])]
-    assert len(set(ports)) == len(ports) == 16
+    assert len(set(ports)) == len(ports) == 48
     assert sorted(made.ports) == sorted(ports)
+    taken = files(Site(), Settings.load({}, http_port=PORT), Wish(["cpu"]), PLACE)
+    assert len(set(taken.ports)) == 3, "a worker that was to have the port of the exporter"

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from gaussline.worker.commands.child import Child
 from gaussline.worker.commands.signals import on_signals
+from gaussline.worker.commands.units import MORE_WORKERS_PORT
 from gaussline.worker.errors import SettingsError
 from gaussline.worker.settings import PREFIX, Settings
 
@@ -23,6 +24,8 @@ STEADY_S = 60.0
 """A worker that ran so long has recovered: its next pause is the first one again."""
 GRACE_S = 10.0
 """Time beyond the drain time after which a worker that was told to end is killed."""
+MORE_WORKERS = MORE_WORKERS_PORT - int(Settings.model_fields["http_port"].default)
+"""From the port of the first worker to that of the second, as systemd's units have them."""
 WRONG_SETTINGS = 2
 """The exit code that starting again does not heal."""
 
@@ -77,13 +80,17 @@ def devices_of(text: str, cuda_devices: Callable[[], int]) -> list[str]:
 
 
 def slots_of(devices: Sequence[str], settings: Settings) -> list[Slot]:
-    """A worker for each device: names that tell them apart, and ports from http_port on."""
+    """A worker for each device: names that tell them apart, and ports.
+
+    The first has http_port, further ones those of a machine's further workers: what follows on 9108 is the exporter's.
+    """
     base = settings.worker_name or socket.gethostname()
+    first = settings.http_port
     return [
         Slot(
             device,
             f"{base[:48]}-{number}-{device.replace(':', '')}",
-            settings.http_port + number if settings.http_port else 0,
+            first + MORE_WORKERS + number - 1 if first and number else first,
         )
         for number, device in enumerate(devices)
     ]

@@ -217,7 +217,12 @@ def files(site: Site, settings: Settings, wish: Wish, unit_folder: PurePosixPath
         made.units[unit_folder / name] = all_units[name]
         made.enable.extend(name.replace("@.", f"@{instance}.") for instance in instances)
 
+    # These stand in the units themselves.
+    fixed = [EXPORTER_PORT] * wish.exporter + [JUDGE_PORT] * wish.judge
+
     def served(port: int) -> int:
+        while port and port in (*fixed, *made.ports):  # an eleventh camera comes to where further workers begin
+            port += 1
         made.ports.append(port)
         return port
 
@@ -251,10 +256,9 @@ def files(site: Site, settings: Settings, wish: Wish, unit_folder: PurePosixPath
         )
     if wish.exporter:
         unit("gaussline-exporter.service")
-        served(EXPORTER_PORT)
     if wish.judge:
         unit("gaussline-judge.service")
-        served(JUDGE_PORT)
+    made.ports.extend(fixed)
     return made
 
 

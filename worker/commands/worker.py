@@ -31,7 +31,7 @@ EPILOG = """Examples:
 
   gaussline worker --weights mobilenet_v2.pth --http-port 0 --log-format text
 
-  gaussline worker --devices all                          (one supervised process for each GPU, on ports 9108, 9109, …)
+  gaussline worker --devices all                    (one supervised process for each GPU, on ports 9108, 9130, 9131, …)
 
   gaussline worker --set b4 --weights efficientnet_b4.pth
 
