@@ -65,6 +65,9 @@ def test_a_line_on_one_screen(cli: Cli, way: Way, tmp_path: Path) -> None:
         assert word in text
     for word in ("cam1", "cam2", "0 workers", "ledger balances", "dead", "refuses x", "cam1:1:1", "P-1"):
         assert word in text
+    way.client.hset(way.keys.workers, "w9", json.dumps({"warm": False}))
+    way.client.set(way.keys.worker("w9"), 1)
+    assert "warms up" in cli("status", "--once").stdout, "it lives, and frames wait for it"
     cli("status", "--svg", str(tmp_path / "status.svg"), "--every", "0.2")
     picture = (tmp_path / "status.svg").read_text("utf-8")
     assert picture.startswith("<svg")

@@ -28,6 +28,7 @@ class WorkerState:
         models, trials: version by model, and by `model/channel` of a trial.
         refused: why a version cannot be used, by model or `model/channel`.
         worker_set: the set of workers that it belongs to.
+        warm: it takes frames; one that was just started warms its backbone up before.
     """
 
     name: str
@@ -39,6 +40,7 @@ class WorkerState:
     trials: Mapping[str, int]
     refused: Mapping[str, str]
     worker_set: str = MAIN
+    warm: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,4 +230,5 @@ def _worker(name: str, alive: bool, said: dict[str, Any]) -> WorkerState:
         dict(said.get("trials", {})),
         dict(said.get("refused", {})),
         str(said.get("set", MAIN)),
+        bool(said.get("warm", True)),
     )

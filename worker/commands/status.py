@@ -142,6 +142,7 @@ def status_dict(state: LineState, rates: dict[str, float], failed: list[dict[str
             {
                 "name": worker.name,
                 "alive": worker.alive,
+                "warm": worker.warm,
                 "host": worker.host,
                 "set": worker.worker_set,
                 "runtime": worker.runtime,
@@ -246,7 +247,9 @@ def _workers(state: LineState) -> Table:
     table = _table("worker", "state", "host", "judges by", *(("set",) if sets else ()), justify="left")
     table.add_column("runs")
     for worker in state.workers:
-        alive = Text("alive") if worker.alive else Text("dead", style="red")
+        alive = Text("dead", style="red")
+        if worker.alive:
+            alive = Text("alive") if worker.warm else Text("warms up", style="yellow")
         told = [worker.worker_set] if sets else []
         table.add_row(Text(worker.name), alive, Text(worker.host), _versions(worker), *told, Text(worker.runtime))
     return table

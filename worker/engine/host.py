@@ -254,6 +254,7 @@ class Host:
             "pid": os.getpid(),
             "set": self.settings.worker_set,
             "runtime": str(self.runtime),
+            "warm": self._worker is not None and self._worker.warm,
             "models": {} if page is None else {name: entry.ref.version for name, entry in page.entries.items()},
             "trials": {} if page is None else _trials(page),
             "refused": {} if page is None else dict(page.refused),
