@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import TypeVar
+
+from tests.support.running import running_s
 
 T = TypeVar("T")
 
@@ -13,12 +14,12 @@ T = TypeVar("T")
 def eventually(
     look: Callable[[], T], *, within_s: float = 20.0, what: str = "the condition", every_s: float = 0.01
 ) -> T:
-    """The first true answer of `look`; AssertionError where none came in time."""
+    """The first true answer of `look`; AssertionError where none came in time, which is time that this process ran."""
     pause = threading.Event()
-    end = time.monotonic() + within_s
+    end = running_s() + within_s
     while True:
         answer = look()
         if answer:
             return answer
-        assert time.monotonic() < end, f"{what} did not come true within {within_s:g} s"
+        assert running_s() < end, f"{what} did not come true within {within_s:g} s"
         pause.wait(every_s)
