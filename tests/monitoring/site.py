@@ -44,7 +44,7 @@ class Site:
         """`scrape_s`: how often is scraped and ruled; None as shipped."""
         self.cli = Cli(server.url, f"line{os.getpid()}x{next(_NUMBERS)}")
         self._exporter_settings = exporter
-        self.ports = {name: free_port() for name in (*JOBS, "prometheus")}
+        self.ports = {name: free_port() for name in (*JOBS, "prometheus", "alertmanager")}
         self._folder = folder
         self._scrape_s = scrape_s
         self._started: list[subprocess.Popen[str]] = []
@@ -92,6 +92,8 @@ class Site:
             # A port is free for a moment only: what another site serves there is not of this line.
             own = {"source_labels": ["line"], "regex": f"|{self.cli.line}", "action": "keep"}
             job["metric_relabel_configs"] = [own]
+        told = config["alerting"]["alertmanagers"][0]["static_configs"][0]
+        told["targets"] = [f"127.0.0.1:{self.ports['alertmanager']}"]
         file = self._folder / "prometheus.yaml"
         file.write_text(yaml.safe_dump(config), "utf-8")
         words = [
@@ -104,6 +106,20 @@ class Site:
         self._started.append(subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True))
         url = f"http://127.0.0.1:{self.ports['prometheus']}/-/ready"
         eventually(lambda: _answers(url), within_s=30.0, what="Prometheus")
+
+    def alertmanager(self) -> None:
+        """Start Alertmanager, as it is shipped; it answers when this returns."""
+        address = f"127.0.0.1:{self.ports['alertmanager']}"
+        words = [
+            program("prometheus-alertmanager", "prometheus-alertmanager"),
+            f"--config.file={ROOT / 'deploy' / 'prometheus' / 'alertmanager.yaml'}",
+            f"--storage.path={self._folder / 'alertmanager'}",
+            f"--web.listen-address={address}",
+            "--cluster.listen-address=",
+            "--log.level=error",
+        ]
+        self._started.append(subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True))
+        eventually(lambda: _answers(f"http://{address}/-/ready"), within_s=30.0, what="Alertmanager")
 
     def _close(self) -> None:
         self.cli.close()
@@ -121,6 +137,12 @@ class Site:
         """Names of the alerts that fire now, of those with these labels."""
         found = [alert for alert in self._ask("alerts")["alerts"] if alert["state"] == "firing"]
         return {each["labels"]["alertname"] for each in found if labels.items() <= each["labels"].items()}
+
+    def told(self) -> dict[str, dict[str, Any]]:
+        """What Alertmanager holds of this line, by the alert's name."""
+        url = f"http://127.0.0.1:{self.ports['alertmanager']}/api/v2/alerts"
+        with urllib.request.urlopen(url, timeout=10.0) as answer:
+            return {each["labels"]["alertname"]: each for each in json.load(answer)}
 
     def fires(self, *alerts: str, within_s: float, **labels: str) -> None:
         """Wait until these alerts fire."""

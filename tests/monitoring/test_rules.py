@@ -69,12 +69,40 @@ def test_promtool_finds_nothing_wrong(words: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@needs_program("prometheus", "prometheus")
+@pytest.mark.parametrize("name", ["prometheus.yaml", "compose.yaml"])
+def test_promtool_reads_the_configuration(name: str) -> None:
+    promtool = Path(program("prometheus", "prometheus")).with_name("promtool")
+    done = subprocess.run([promtool, "check", "config", PROMETHEUS / name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_program("amtool", "prometheus-alertmanager")
+def test_alertmanager_reads_its_configuration_and_pages_for_what_is_critical() -> None:
+    amtool, file = program("amtool", "prometheus-alertmanager"), PROMETHEUS / "alertmanager.yaml"
+    subprocess.run([amtool, "check-config", file], check=True, capture_output=True)
+    for severity, receiver in (("critical", "pager"), ("warning", "operator")):
+        words = [amtool, "config", "routes", "test", f"--config.file={file}", f"severity={severity}"]
+        assert subprocess.run(words, check=True, capture_output=True, text=True).stdout.split() == [receiver]
+    alerts = {rule["alert"]: rule for rule in rules("alert")}
+    for rule in yaml.safe_load(file.read_text("utf-8"))["inhibit_rules"]:
+        named = re.findall(r"Gaussline\w+", str(rule))
+        assert len(named) > 1
+        for name in named:
+            assert name in alerts
+            for label in set(rule["equal"]) - {"line"}:
+                assert label in alerts[name]["annotations"]["summary"] + alerts[name]["expr"], f"{name} has no {label}"
+
+
 def test_every_alert_is_tested_and_has_its_page() -> None:
     page = (ROOT / "docs" / "operations.md").read_text("utf-8")
     tested = (PROMETHEUS / "rules.test.yaml").read_text("utf-8")
+    books = json.loads((GRAFANA / "gaussline-runbooks.json").read_text("utf-8"))
+    shown = {panel["title"]: f"/d/{books['uid']}?viewPanel={panel['id']}" for panel in books["panels"]}
     for rule in rules("alert"):
         place, _, anchor = rule["annotations"]["runbook"].partition("#")
         assert place == "docs/operations.md"
+        assert rule["annotations"]["runbook_url"] == "{{ $externalLabels.grafana }}" + shown[anchor]
         section = page.split(f"\n## {anchor}\n")
         assert len(section) == 2, f"{rule['alert']} has no page {anchor}"
         for word in ("**Means**", "**First look**", "**Do**", "**Silence**"):

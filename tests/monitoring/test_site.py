@@ -26,7 +26,11 @@ from tests.support.cli import Cli
 from tests.support.skips import needs_program
 from tests.support.waiting import eventually
 
-pytestmark = [needs_program("prometheus", "prometheus"), pytest.mark.timeout(900)]
+pytestmark = [
+    needs_program("prometheus", "prometheus"),
+    needs_program("prometheus-alertmanager", "prometheus-alertmanager"),
+    pytest.mark.timeout(900),
+]
 SEEN_WITHIN_S = 60.0
 """Longest time from a fault to its alert."""
 
@@ -84,11 +88,22 @@ def test_panels_have_data_and_quick_faults_are_seen_and_end(
         within_s=30.0,
     )
 
-    # No worker: frames wait, and both are said.
+    # No worker: frames wait, and both are said; who is paged hears of the cause alone.
+    site.alertmanager()
     worker.process.send_signal(signal.SIGKILL)
     send(site.cli, parts)
     site.fires("GausslineNoWorker", within_s=SEEN_WITHIN_S)
     site.fires("GausslineBacklogAge", within_s=30.0)
+    eventually(
+        lambda: site.told().get("GausslineBacklogAge", {"status": {}})["status"].get("inhibitedBy"),
+        within_s=30.0,
+        what="the consequence held back",
+    )
+    cause = site.told()["GausslineNoWorker"]
+    assert cause["status"]["state"] == "active"
+    assert [receiver["name"] for receiver in cause["receivers"]] == ["pager"]
+    assert "grafana" not in cause["labels"]
+    assert cause["annotations"]["runbook_url"].startswith("http://127.0.0.1:3000/d/gaussline-runbooks?viewPanel=")
     site.worker(GAUSSLINE_FEATURES="all")
     site.ends("GausslineNoWorker", within_s=30.0)
     site.ends("GausslineBacklogAge", within_s=30.0)
