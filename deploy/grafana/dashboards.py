@@ -87,7 +87,8 @@ def _panel(panel: Panel) -> stat.Panel | text.Panel | timeseries.Panel:
         return written.span(panel.width).height(10)
     base: stat.Panel | timeseries.Panel
     if panel.kind == "stat":
-        base = stat.Panel().graph_mode(BigValueGraphMode.AREA)
+        newest = common.ReduceDataOptions().calcs(["lastNotNull"])
+        base = stat.Panel().graph_mode(BigValueGraphMode.AREA).reduce_options(newest)
     else:
         legend = common.VizLegendOptions().show_legend(True).placement(LegendPlacement.BOTTOM)
         tooltip = common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING)

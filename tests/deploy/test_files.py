@@ -25,6 +25,8 @@ DEPLOY = ROOT / "deploy"
 VARIABLE = re.compile(rf"\b{PREFIX}[A-Z_]+\b")
 KNOWN = {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + "CONFIG"}
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
+SERVING = [name for name, each in COMPOSE["services"].items() if "build" in each and name != "operator"]
+"""Ours that run on; the operator's ends with each command."""
 MADE_THERE = {
     f"./redis/{name.rstrip('/')}" for name in (DEPLOY / "redis" / ".gitignore").read_text("utf-8").splitlines()[1:]
 }
@@ -90,7 +92,16 @@ def test_prometheus_asks_the_ports_that_are_served() -> None:
     assert asked == served
 
 
-@pytest.mark.parametrize("service", [name for name, each in COMPOSE["services"].items() if "build" in each])
+def test_prometheus_tells_the_alertmanager_that_is_there() -> None:
+    told = yaml.safe_load((DEPLOY / "prometheus" / "compose.yaml").read_text("utf-8"))["alerting"]["alertmanagers"]
+    (part,) = told[0]["dns_sd_configs"]
+    (service,) = part["names"]
+    assert COMPOSE["services"][service]["ports"] == [f"127.0.0.1:{part['port']}:{part['port']}"]
+    mounted = {volume.split(":")[1] for volume in COMPOSE["services"][service]["volumes"]}
+    assert COMPOSE["services"][service]["command"][0].removeprefix("--config.file=") in mounted
+
+
+@pytest.mark.parametrize("service", SERVING)
 def test_health_is_asked_where_it_is_served(service: str) -> None:
     own = COMPOSE["services"][service]
     dockerfile = (DEPLOY / "docker" / Path(own["build"]["dockerfile"]).name).read_text("utf-8")
@@ -161,6 +172,31 @@ def test_compose_is_valid_by_its_specification() -> None:
             compose_spec.PyCompose.from_json(json.dumps(spoilt))
     for service in COMPOSE["services"].values():
         assert set(service.get("depends_on", {})) <= set(COMPOSE["services"])
+
+
+def test_the_gpus_are_added_to_a_service_that_is_there() -> None:
+    added = yaml.safe_load((DEPLOY / "compose.gpu.yaml").read_text("utf-8"))
+    compose_spec.PyCompose.from_json(json.dumps(added)).validate()
+    for name, service in added["services"].items():
+        check_command(service["command"])
+        assert set(COMPOSE["services"][name]["command"]) < set(service["command"]), "it takes the place of the other"
+        wanted = service["deploy"]["resources"]["reservations"]["devices"]
+        assert [each["capabilities"] for each in wanted] == [["gpu"]]
+
+
+def test_an_operator_finds_weights_where_the_worker_does_and_is_not_started_unasked() -> None:
+    worker, operator = COMPOSE["services"]["worker"], COMPOSE["services"]["operator"]
+    assert operator["profiles"] == ["operator"]
+    assert operator["restart"] == "no"
+    folder = worker["environment"]["GAUSSLINE_WEIGHTS"]
+    assert operator["environment"]["GAUSSLINE_WEIGHTS"] == folder
+    for service in (worker, operator):
+        assert f"./weights:{folder}:ro" in service["volumes"]
+    text = (DEPLOY / "compose.yaml").read_text("utf-8") + (ROOT / "docs" / "operations.md").read_text("utf-8")
+    called = re.findall(r"run --rm (?:-v \S+ )?operator (.*)", text)
+    assert len(called) > 3
+    for words in called:
+        check_command(words.split("#")[0].split())
 
 
 def test_the_producers_image_has_no_torch() -> None:
