@@ -118,6 +118,7 @@ _RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
         Rule("hget hmget hincrby", "line"),
         Rule("hset hincrby", "models versions:*"),
         Rule("set", "artefact:* blob:*"),
+        Rule("zadd zscore", "stored"),
         Rule("xadd", "W:events"),
     ),
     # `<subscriber>` is its name.
@@ -158,6 +159,7 @@ _RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
         Rule("hincrby", "versions:*"),
         Rule("xadd", "history:* events"),
         Rule("get strlen del unlink", "artefact:* blob:*"),
+        Rule("zrange zscore zrem", "stored"),
         Rule("mget", "R:kept-verdict:*"),
     ),
     "exporter": (

@@ -1,17 +1,14 @@
-"""The registry: immutable model versions in Redis, and the pointers that say which of them judges.
-
-Artefacts lie in content-addressed chunks, written in pieces with pauses, so that a large one never holds up verdicts.
-"""
+"""The registry: immutable model versions in Redis, and the pointers that say which of them judges."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from gaussline.worker.broker.artefacts import Artefacts
 from gaussline.worker.broker.client import Redis, time_us, translated
 from gaussline.worker.broker.script import Script
 from gaussline.worker.broker.seal import Seal, Signatures
@@ -19,9 +16,6 @@ from gaussline.worker.contract.clock import to_text
 from gaussline.worker.contract.keys import Keys, check_name
 from gaussline.worker.contract.trial import STABLE, Selection, Trial, from_fields, to_fields
 from gaussline.worker.errors import ArtefactError, Conflict, NotFound, Pinned
-
-CHUNK_BYTES = 512_000
-PAUSE_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +91,9 @@ class Registry:
     def __init__(
         self, client: Redis, line: str, *, seal: Seal | None = None, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        self._seal = seal or Seal()
         self._client = client
         self._keys = Keys(line)
-        self._sleep = sleep
+        self.artefacts = Artefacts(client, line, seal=seal, sleep=sleep)
         self._publish = Script("publish_version")
         self._move = Script("move_pointer")
 
@@ -111,54 +104,20 @@ class Registry:
 
     # --- artefacts ---------------------------------------------------------------------------------------------------
     def store(self, data: bytes, signatures: Signatures | None = None) -> str:
-        """Store an artefact; its SHA-256. Storing the same bytes again adds signatures at most."""
-        digest = hashlib.sha256(data).hexdigest()
-        chunks = []
-        with translated("storing an artefact"):
-            for start in range(0, len(data), CHUNK_BYTES):
-                piece = data[start : start + CHUNK_BYTES]
-                name = hashlib.sha256(piece).hexdigest()
-                chunks.append(name)
-                if self._client.set(self._keys.blob(name), piece, nx=True):
-                    self._sleep(PAUSE_S)
-            # The manifest is written last: an artefact is there whole, or not at all.
-            manifest = {"size": len(data), "chunks": chunks}
-            signed = self._seal.sign(digest, {**self.signatures(digest), **(signatures or {})})
-            if signed:
-                manifest["signatures"] = signed
-            self._client.set(self._keys.artefact(digest), json.dumps(manifest))
-        return digest
+        """See `Artefacts.store`."""
+        return self.artefacts.store(data, signatures)
 
     def signatures(self, digest: str) -> dict[str, str]:
-        """The signatures that stand with an artefact, unchecked."""
-        with translated("reading an artefact's signatures"):
-            text = self._client.get(self._keys.artefact(digest))
-        return {} if text is None else dict(json.loads(text).get("signatures", {}))
+        """See `Artefacts.signatures`."""
+        return self.artefacts.signatures(digest)
 
     def check(self, digest: str) -> None:
-        """Whether the seal takes an artefact. Raises ArtefactError where it does not."""
-        if self._seal.strict:
-            self._seal.check(digest, self.signatures(digest))
+        """See `Artefacts.check`."""
+        self.artefacts.check(digest)
 
     def fetch(self, digest: str) -> bytes:
-        """An artefact's bytes, checked. Raises NotFound, ArtefactError where it is torn, tampered with or unsigned."""
-        with translated("fetching an artefact"):
-            manifest = self._client.get(self._keys.artefact(digest))
-            if manifest is None:
-                raise NotFound(f"no artefact {digest[:16]}… on line {self._keys.line}")
-            said = json.loads(manifest)
-            self._seal.check(digest, said.get("signatures"))
-            pieces, found = [], hashlib.sha256()
-            for name in said["chunks"]:
-                piece = self._client.get(self._keys.blob(name))
-                if piece is None:
-                    raise ArtefactError(f"artefact {digest[:16]}… is torn: chunk {name[:16]}… is gone")
-                pieces.append(piece)
-                found.update(piece)
-                self._sleep(PAUSE_S)
-        if found.hexdigest() != digest:
-            raise ArtefactError(f"artefact {digest[:16]}… was tampered with: its bytes have another SHA-256")
-        return b"".join(pieces)
+        """See `Artefacts.fetch`."""
+        return self.artefacts.fetch(digest)
 
     # --- versions ----------------------------------------------------------------------------------------------------
     def publish(

@@ -4,15 +4,20 @@ A version is needed while a channel points at it, while it is pinned, or while i
 stays while it is young, among the newest, or while a kept frame names it, so that the frame's verdict can be verified;
 only the bound in bytes goes before these. Its record stays (a verdict that names it can still be explained); its
 artefact goes, chunk by chunk where no other artefact shares it.
+
+An upload that ended in its middle (a crash, a lost connection) leaves chunks behind that no manifest names, or a
+manifest that no version names. They go when nobody has stored them for `ORPHAN_S`: an upload writes a chunk every few
+milliseconds, and where one did sleep for longer it finds chunks missing at its end, and writes them again.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from gaussline.worker.broker.artefacts import chunk_name, manifest_name
 from gaussline.worker.broker.client import Redis, time_us, translated
 from gaussline.worker.broker.registry import Registry, Version
 from gaussline.worker.broker.script import Script
@@ -20,6 +25,7 @@ from gaussline.worker.contract.clock import from_text
 from gaussline.worker.contract.keys import Keys
 
 PAGE = 500
+ORPHAN_S = 3_600.0
 _DIGEST = re.compile(rb'"model":\{[^{}]*"digest":"([0-9a-f]{64})"')
 
 
@@ -53,6 +59,7 @@ class Collector:
         self._client = client
         self._keys = Keys(line)
         self._registry = Registry(client, line)
+        self._artefacts = self._registry.artefacts
         self._keep = keep or Keep()
         self._collect = Script("collect_version")
 
@@ -68,19 +75,31 @@ class Collector:
     def collect(self, found: Collectable) -> int:
         """Delete a version's artefact; the bytes freed, 0 where something points at it by now."""
         version = found.version
-        keys = [self._keys.pointers, self._keys.versions(version.model), self._keys.artefact(version.digest)]
+        keys = [
+            self._keys.pointers,
+            self._keys.versions(version.model),
+            self._keys.artefact(version.digest),
+            self._keys.stored,
+        ]
         manifest = self._collect(self._client, keys, [version.model, version.number, version.digest])
         if not manifest:
             return 0
-        chunks = json.loads(manifest)["chunks"]
-        needed = {name for digest in self._digests() for name in self._chunks(digest)}
-        freed = 0
-        with translated("collecting an artefact"):
-            for name in chunks:
-                if name not in needed:
-                    freed += int(self._client.strlen(self._keys.blob(name)))
-                    self._client.unlink(self._keys.blob(name))
-        return freed
+        return self._drop(map(chunk_name, json.loads(manifest)["chunks"]), self._artefacts.index())
+
+    def orphans(self, age_s: float = ORPHAN_S) -> int:
+        """Delete what uploads that never ended have left behind and is that old; the bytes freed."""
+        index, before_us = self._artefacts.index(), time_us(self._client) - age_s * 1e6
+        known = {manifest_name(digest) for digest in self._digests()}
+        manifests = _manifests(index)
+        old = {name for name, when in index.items() if when < before_us}
+        # A manifest that no version names goes first, so that its chunks are needed by nobody.
+        return self._artefacts.drop(sorted(old & manifests - known), index) + self._drop(sorted(old - manifests), index)
+
+    def _drop(self, names: Iterable[str], index: Mapping[str, int]) -> int:
+        """Delete those chunks that no manifest names; the bytes freed. The index was read before: see `artefacts`."""
+        stored = {name.partition(":")[2] for name in _manifests(index)}  # of versions that are not recorded yet too
+        needed = self._artefacts.named(stored | self._digests())
+        return self._artefacts.drop([name for name in dict.fromkeys(names) if name not in needed], index)
 
     def _named_by_kept_frames(self) -> set[str]:
         """Digests that the verdicts of kept frames name; read in pages, for there may be many."""
@@ -135,7 +154,6 @@ class Collector:
         names = self._registry.models()
         return {each.digest for name in names for each in self._registry.versions(name)}
 
-    def _chunks(self, digest: str) -> list[str]:
-        with translated("reading an artefact's manifest"):
-            manifest = self._client.get(self._keys.artefact(digest))
-        return [] if manifest is None else list(json.loads(manifest)["chunks"])
+
+def _manifests(index: Mapping[str, int]) -> set[str]:
+    return {name for name in index if name.startswith(manifest_name(""))}

@@ -97,6 +97,9 @@ def judge(
                     for found, freed in collector.step():
                         what = f"{found.version.model} version {found.version.number}"
                         err().print(f"{what}: {freed} bytes freed; {found.why}", highlight=False, markup=False)
+                    left = collector.orphans()
+                    if left:
+                        err().print(f"{left} bytes freed that uploads had left behind", highlight=False)
                     collected_s = time.monotonic()
                 control.wait(PERIOD_S)
             except BrokerError as error:

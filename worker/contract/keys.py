@@ -310,3 +310,8 @@ class Keys:
     def blob(self, digest: str) -> str:
         """String: one immutable chunk, named by its SHA-256, 512 kB at most."""
         return f"{self.prefix}blob:{digest}"
+
+    @property
+    def stored(self) -> str:
+        """Sorted set: a chunk or a manifest, as its key is named behind the prefix -> when it was last stored, µs."""
+        return self.prefix + "stored"
