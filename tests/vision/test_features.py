@@ -12,7 +12,7 @@ from gaussline.worker.errors import BackboneMismatch, ModelError, SettingsError
 from gaussline.worker.vision.backbones import Backbone, load_backbone
 from gaussline.worker.vision.features import FeatureExtractor
 from gaussline.worker.vision.runtime import RuntimeChoice
-from gaussline.worker.vision.scorer import Scorer
+from gaussline.worker.vision.scorer import Scorer, slabs
 from gaussline.worker.vision.weights import WeightsSource
 from tests.vision.models import fitted
 
@@ -154,3 +154,16 @@ def test_a_broken_feature_gives_no_number() -> None:
     features[2, 5] = float("inf")
     distances = scorer.distances([features], scorer.prepare(model))
     assert list(np.isfinite(distances[:, 0])) == [True, False, False]
+
+
+@pytest.mark.parametrize("triangular", [True, False])
+def test_slabs_leave_out_the_zeros_of_a_whitening_and_nothing_else(triangular: bool) -> None:
+    full = torch.randn(300, 300, generator=torch.Generator().manual_seed(1))
+    transposed = full.triu() if triangular else full
+    parts = slabs(transposed, 128)
+    assert [part.shape[1] for part in parts] == [128, 128, 44]
+    assert [len(part) for part in parts] == ([128, 256, 300] if triangular else [300, 300, 300])
+    rows = torch.randn(5, 300, generator=torch.Generator().manual_seed(2))
+    product = torch.cat([rows[:, : len(part)] @ part for part in parts], dim=1)
+    torch.testing.assert_close(product, rows @ transposed)
+    assert slabs(torch.zeros(4, 2), 1)[0].shape == (1, 1), "a direction that counts for nothing is still there"

@@ -57,3 +57,18 @@ def test_a_picture_has_the_same_statistics_whatever_batch_it_rides_in() -> None:
     together, alone = image_statistics(batch), [image_statistics(batch[row : row + 1])[0] for row in range(len(PARTS))]
     for one, other in zip(together, alone, strict=True):
         assert one == pytest.approx(other, rel=1e-5)
+
+
+def test_statistics_are_what_they_are_defined_as() -> None:
+    """Against numpy in float64, on pictures that differ in light and on an even one."""
+    batch = stack(
+        [preprocess_one(part, (224, 224)) for part in PARTS] + [torch.full((3, 224, 224), 77, dtype=torch.uint8)]
+    )
+    rows = batch.numpy()[:, :, ::8].astype(np.float64)
+    grey = np.tensordot(rows, (0.299, 0.587, 0.114), axes=((1,), (0,)))
+    step = np.abs(np.diff(grey, axis=2)).mean(axis=(1, 2))
+    for row, found in enumerate(image_statistics(batch)):
+        mean, spread = grey[row].mean(), grey[row].std()
+        red, _, blue = rows[row].mean(axis=(1, 2)) / rows[row].mean(axis=(1, 2)).sum()
+        want = {"exposure": mean / 255.0, "contrast": spread / mean, "sharpness": step[row] / max(spread, 1.0)}
+        assert found == pytest.approx(want | {"red": red, "blue": blue}, rel=1e-4, abs=1e-5)

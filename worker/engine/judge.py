@@ -10,10 +10,11 @@ from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gaussline.worker.contract.frame import Frame
 from gaussline.worker.contract.limits import ImageLimits
-from gaussline.worker.contract.model import Model
+from gaussline.worker.contract.model import Decisions, Model
 from gaussline.worker.contract.verdict import Decision, Opinion, Reason
 from gaussline.worker.engine.book import Entry, Page
 from gaussline.worker.engine.judgement import Judgement, Timing
@@ -168,22 +169,37 @@ class BackboneJudge:
             return stable
         drawn = [canary is not None and canary[1].takes(*frame) for frame in frames]
         other = self._score(canary[0], features) if canary is not None and any(drawn) else stable
-        beside = self._score(shadow, features) if shadow is not None else None
+        beside = self._opinions(shadow, features) if shadow is not None else None
         judged = []
         for row, by_canary in enumerate(drawn):
             decides = other[row] if by_canary else stable[row]
             opinions = [_opinion(stable[row])] if by_canary else []
             if beside is not None:
-                opinions.append(_opinion(beside[row]))
+                opinions.append(beside[row])
             judged.append(replace(decides, opinions=tuple(opinions)))
         return judged
 
+    def _decide(
+        self, entry: Entry[PreparedModel], features: list[torch.Tensor]
+    ) -> tuple[NDArray[np.float64], Decisions]:
+        distances, decisions = self.scorer.decide(features, entry.model, entry.prepared)
+        if not np.isfinite(decisions.scores).all():
+            raise ModelError(f"model {entry.ref.name} version {entry.ref.version} gave scores that are not finite")
+        return distances, decisions
+
+    def _opinions(self, entry: Entry[PreparedModel], features: list[torch.Tensor]) -> list[Opinion]:
+        """What a version that decides nothing says of frames: all that the verdict needs of it, and no more."""
+        _, said = self._decide(entry, features)
+        ref, rows = entry.ref, zip(said.failed.tolist(), said.scores.tolist(), said.p_values.tolist(), strict=True)
+        return [
+            Opinion(ref.channel, ref.version, ref.digest, Decision.FAIL if failed else Decision.PASS, score, p_value)
+            for failed, score, p_value in rows
+        ]
+
     def _score(self, entry: Entry[PreparedModel], features: list[torch.Tensor]) -> list[Judgement]:
         model, spec = entry.model, entry.model.spec
-        distances, decisions = self.scorer.decide(features, model, entry.prepared)
+        distances, decisions = self._decide(entry, features)
         scores = decisions.scores
-        if not np.isfinite(scores).all():
-            raise ModelError(f"model {entry.ref.name} version {entry.ref.version} gave scores that are not finite")
         levels = [cut.level for cut in spec.cuts]
         digest, device = spec.digest, device_name(self.extractor.runtime.device)
         by_level = model.combination.by_level(distances)
