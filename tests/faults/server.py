@@ -52,7 +52,11 @@ class Server:
             with contextlib.suppress(OSError):
                 file = self._file()
                 if file is not None:
-                    self._sizes.append((time.monotonic(), file, file.stat().st_size))
+                    self.seen(file, file.stat().st_size, time.monotonic())
+
+    def seen(self, file: Path, size: int, at_s: float) -> None:
+        """How long the file was at a moment."""
+        self._sizes.append((at_s, file, size))
 
     def _file(self) -> Path | None:
         """What is being appended to."""
