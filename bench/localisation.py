@@ -144,7 +144,7 @@ def main() -> int:
             category = read_category(Path(folder), extraction, None)
             plan = plans(category.data, Protocol.SPLIT)[0]
             run = run_plan(category, plan, extraction.spec.levels, FitOptions(), keep=True)
-            found = pixel_table(category, run, extraction.extractor, read_masks(category), seed=0).rows[0]
+            found = pixel_table(category, run, extraction, read_masks(category), seed=0).rows[0]
             table.add_row(f"exact, --grid {grid}", f"{found[1]:.4f}", f"{found[2]:.4f}")
             model = fit_model(
                 [level[plan.train] for level in category.features], extraction.spec, FitOptions(rate=0.05)

@@ -121,7 +121,7 @@ class Settings(BaseSettings):
         False, description="Score with random weights. Demonstrations only: it means nothing."
     )
     feature_cache: Path | None = Field(
-        None, description="Folder of features that were computed before; none takes gaussline/ in the user's cache."
+        None, description="Folder of features and maps computed before; none takes gaussline/ in the user's cache."
     )
     feature_cache_max_bytes: Bytes = Field(
         2 * 2**30, description="Bound of that folder in bytes; what was not used the longest goes first."

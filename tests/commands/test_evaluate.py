@@ -46,10 +46,12 @@ def test_evaluate_writes_all_forms_and_a_second_run_computes_nothing(
         line for line in lines if (line["table"], line["row"], line["column"]) == ("levels", "features.1", "AUROC")
     )
     assert float(area["value"]) == levels[0]["AUROC"]
-    again = cli(*base, "--seeds", "2", "--no-pixels", env=FAST)
+    again = cli(*base, "--seeds", "2", "--html", str(report), "--json", env=FAST)
     assert "0 computed" in again.stderr
-    assert "runs as" not in again.stderr
-    assert "Every level, and levels combined" in again.stdout
+    assert "runs as" not in again.stderr  # neither features nor heat maps ask for the backbone
+    tables = [one["categories"][0]["tables"] for one in (told, json.loads(again.stdout))]
+    assert tables[0] == tables[1]
+    assert "Every level, and levels combined" in cli(*base, "--no-pixels", env=FAST).stdout
 
 
 def test_evaluate_refuses_in_one_line_and_writes_no_half_report(

@@ -133,6 +133,20 @@ def test_a_warning_says_what_is_known_from_frames_and_features() -> None:
     assert "it is shrunk" in fewer.text
 
 
+def test_augmented_copies_are_no_new_frames() -> None:
+    """A hundred copies of each of 20 frames make a count that would pass; the warning stands, and the law is as bad."""
+    rng = np.random.default_rng(3)
+    frames = rng.standard_normal((20, 4))
+    copies = [frames + 0.1 * rng.standard_normal(frames.shape) for _ in range(100)]
+    gaussian = fit_gaussian(Moments(4).update(np.concatenate([frames, *copies])), Estimator.EMPIRICAL)
+    assert chi_squared(gaussian, 0.0455).warning is None
+    told = chi_squared(gaussian, 0.0455, copies=100)
+    assert told.warning is not None
+    assert told.warning.frames == pytest.approx(20.0)
+    assert "20 frames of 4 features (their 100 copies each are no new frames): " in told.warning.text
+    assert (gaussian.mahalanobis(rng.standard_normal((4000, 4))) > told.threshold).mean() > 1.5 * 0.0455
+
+
 def test_74_frames_a_feature_are_still_too_few() -> None:
     assert expected_rate(74 * 272, 272, 0.0455) == pytest.approx(0.06, abs=0.006)
 

@@ -13,6 +13,7 @@ from gaussline.worker.errors import FitError
 from gaussline.worker.gaussian.calibration import Method
 from gaussline.worker.learning.augmentation import Augmentation
 from gaussline.worker.learning.category import Extraction, read_category
+from gaussline.worker.learning.content_store import ContentStore
 from gaussline.worker.learning.evaluation import run_plan
 from gaussline.worker.learning.feature_cache import FeatureCache
 from gaussline.worker.learning.fit import FitOptions, fit_model
@@ -126,7 +127,7 @@ def test_folders_give_copies_of_what_they_train_on(folder: Path, tmp_path: Path)
     images = read_normal(folder, extraction().extractor, augmentation=FLIPS)
     assert len(images.copies) == 2
     assert all(not np.allclose(copy[0], images.features[0]) for copy in images.copies)
-    cache = FeatureCache(tmp_path, 2**30)
+    cache = FeatureCache(ContentStore(tmp_path, 2**30))
     first = read_category(folder, extraction(), cache, augmentation=FLIPS)
     rows = first.rows(lambda sample: sample.normal)
     for one, two in zip(first.copies, images.copies, strict=True):

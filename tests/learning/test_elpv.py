@@ -15,6 +15,7 @@ from scipy import stats
 from gaussline.worker.gaussian.calibration import calibrate, clopper_pearson
 from gaussline.worker.gaussian.combination import Rule
 from gaussline.worker.learning.category import Category, Extraction, read_category
+from gaussline.worker.learning.content_store import ContentStore
 from gaussline.worker.learning.controls import control_table, prepare
 from gaussline.worker.learning.evaluation import Run, level_table, run_all
 from gaussline.worker.learning.feature_cache import FeatureCache
@@ -44,7 +45,7 @@ PAPER = FitOptions(rule=Rule.SUM)
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
-    return FeatureCache(tmp_path_factory.mktemp("features"), 2**30)
+    return FeatureCache(ContentStore(tmp_path_factory.mktemp("features"), 2**30))
 
 
 def extraction() -> Extraction:
@@ -100,7 +101,7 @@ def test_the_mean_is_nearer_than_a_single_split_allows(table: ResultTable) -> No
 
 
 def test_the_mahalanobis_distance_beats_the_simpler_controls(cells: Category, runs: list[Run]) -> None:
-    prepared = prepare(cells, [run.plan for run in runs[:1]])
+    prepared = prepare(cells, [run.plan for run in runs[:1]], tuple(REFERENCE), PAPER)
     table = control_table(cells, prepared, tuple(REFERENCE), PAPER, lambda done: None)
     sums = {str(row[0]): float(table.row(str(row[0]))["sum"] or 0) for row in table.rows}
     assert sums["Mahalanobis"] > max(sums["L2"], sums["SED"], sums["one-class SVM"]) + 0.05

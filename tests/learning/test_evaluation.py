@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 from sklearn.model_selection import KFold
 
 from gaussline.worker.contract.model import Model
@@ -152,6 +153,15 @@ def test_the_table_of_levels_is_the_mean_of_the_runs() -> None:
         table.row("nothing")
 
 
+def test_an_interval_without_width_is_no_certainty() -> None:
+    overlapping, apart = category(), category(shift=50.0)
+    for one, certain in ((overlapping, False), (apart, True)):
+        runs = run_all(one, plans(one.data, Protocol.SPLIT), LEVELS, OPTIONS)
+        table = level_table(runs, LEVELS, Rule.SUM, draws=10, confidence=0.9, seed=0)
+        assert (table.row("sum")["AUROC, low"] == 1.0) == certain
+        assert ("without width" in table.note) == certain
+
+
 def test_another_rule_has_its_own_row_beside_the_papers_sum() -> None:
     one = category()
     runs = run_all(one, plans(one.data, Protocol.SPLIT), LEVELS, replace(OPTIONS, rule=Rule.STANDARDISED))
@@ -162,7 +172,7 @@ def test_another_rule_has_its_own_row_beside_the_papers_sum() -> None:
 def test_the_papers_tables() -> None:
     one = category()
     made = plans(one.data, Protocol.SPLIT, seeds=(0, 1))
-    prepared = controls.prepare(one, made)
+    prepared = controls.prepare(one, made, LEVELS, OPTIONS)
     told: list[int] = []
     simple = controls.control_table(one, prepared, LEVELS, OPTIONS, told.append)
     assert [row[0] for row in simple.rows] == ["L2", "SED", "Mahalanobis", "one-class SVM"]
@@ -183,13 +193,40 @@ def test_the_papers_tables() -> None:
     assert sum(told) == 4 + 6 + 2 + 2
 
 
+@pytest.mark.parametrize("robust", [False, True])
+def test_the_papers_tables_fit_on_what_the_evaluation_fits_on(robust: bool) -> None:
+    one = category()
+    rng = np.random.default_rng(5)
+    copies = tuple(
+        [level + rng.normal(0.0, 0.3, level.shape).astype(np.float32) for level in one.features] for _ in "ab"
+    )
+    one, asked = replace(one, copies=copies), replace(OPTIONS, robust=robust)
+    made = plans(one.data, Protocol.SPLIT, seeds=(0, 1))
+    runs = run_all(one, made, LEVELS, asked)
+    levels = level_table(runs, LEVELS, Rule.SUM, draws=10, confidence=0.9, seed=0)
+    prepared = controls.prepare(one, made, LEVELS, asked)
+    assert all((len(each.rows) < each.plan.train.size) == robust for each in prepared)
+    simple = controls.control_table(one, prepared, LEVELS, asked, lambda done: None)
+    for name in (*LEVELS, "sum"):
+        assert simple.row("Mahalanobis")[name] == pytest.approx(levels.row(name)["AUROC"])
+    bare = controls.prepare(replace(one, copies=()), made, LEVELS, asked)
+    without = controls.control_table(replace(one, copies=()), bare, LEVELS, asked, lambda done: None)
+    for name in ("L2", "SED", "Mahalanobis", "one-class SVM"):
+        assert simple.row(name) != without.row(name)
+    sigma = controls.sigma_table(one, prepared, LEVELS, asked, lambda done: None)
+    assert "augmented copies" in sigma.note
+    assert sigma.row("shallow at 2 σ")["realised FPR"] == pytest.approx(
+        np.mean([(run.normal[:, 0] > np.sqrt(stats.chi2.isf(sigma_rate(2), CHANNELS[0]))).mean() for run in runs])
+    )
+
+
 def test_a_constant_channel_has_no_say_in_the_standardised_control() -> None:
     one = category()
     level = one.features[1].copy()
     level[:, 3] = 2.0
     level[-1, 3] = 9.0  # constant over the training images alone
     spoilt = replace(one, features=[one.features[0], level, one.features[2]])
-    prepared = controls.prepare(spoilt, plans(one.data, Protocol.SPLIT))
+    prepared = controls.prepare(spoilt, plans(one.data, Protocol.SPLIT), LEVELS, OPTIONS)
     table = controls.control_table(spoilt, prepared, LEVELS, OPTIONS, lambda done: None)
     assert all(isinstance(cell, float) for cell in table.rows[1][1:])
 
@@ -206,7 +243,7 @@ def test_a_level_that_is_cut_into_regions_is_one_row_everywhere() -> None:
     assert [row[0] for row in table.rows] == ["wide", "deep", "sum"]
     for run in runs:
         np.testing.assert_allclose(run.combined_normal, run.normal.sum(axis=1))
-    prepared = controls.prepare(cut, made)
+    prepared = controls.prepare(cut, made, names, OPTIONS)
     simple = controls.control_table(cut, prepared, names, OPTIONS, lambda done: None)
     assert simple.columns == ("score", "wide", "deep", "sum")
     assert simple.row("Mahalanobis")["sum"] == pytest.approx(table.row("sum")["AUROC"])

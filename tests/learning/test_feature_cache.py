@@ -14,6 +14,7 @@ from PIL import Image
 
 from gaussline.worker.errors import SourceError
 from gaussline.worker.learning.category import Category, Extraction, find_categories, read_category
+from gaussline.worker.learning.content_store import ContentStore
 from gaussline.worker.learning.feature_cache import FeatureCache
 from gaussline.worker.learning.pipeline import BackboneOptions
 from tests.learning.synthetic import CHANNELS, SPEC
@@ -31,21 +32,21 @@ def same(a: list[NDArray[np.float32]] | None, b: list[NDArray[np.float32]]) -> b
 
 
 def test_what_was_kept_is_found_by_content_alone(tmp_path: Path) -> None:
-    cache = FeatureCache(tmp_path, 10**6)
+    cache = FeatureCache(ContentStore(tmp_path, 10**6))
     assert cache.get(IMAGE, SPEC, "cpu") is None
     cache.put(IMAGE, SPEC, "cpu", features())
-    assert same(FeatureCache(tmp_path, 10**6).get(IMAGE, SPEC, "cpu"), features())
+    assert same(FeatureCache(ContentStore(tmp_path, 10**6)).get(IMAGE, SPEC, "cpu"), features())
     assert same(cache.get(IMAGE, replace(SPEC, weights_source="elsewhere"), "cpu"), features())
     for other in (replace(SPEC, input_size=(16, 16)), replace(SPEC, numeric_mode="bfloat16")):
         assert cache.get(IMAGE, other, "cpu") is None
     assert cache.get(IMAGE, SPEC, "cuda") is None
     assert cache.get("0" * 64, SPEC, "cpu") is None
-    assert (cache.hits, cache.misses, cache.damaged, cache.trouble) == (1, 5, 0, None)
+    assert (cache.hits, cache.misses, cache.store.damaged, cache.store.trouble) == (1, 5, 0, None)
 
 
 @pytest.mark.parametrize("how", ["cut", "bit", "empty", "other"])
 def test_damage_is_found_and_removed(tmp_path: Path, how: str) -> None:
-    cache = FeatureCache(tmp_path, 10**6)
+    cache = FeatureCache(ContentStore(tmp_path, 10**6))
     cache.put(IMAGE, SPEC, "cpu", features())
     (file,) = tmp_path.rglob("*.features")
     data = bytearray(file.read_bytes())
@@ -60,20 +61,20 @@ def test_damage_is_found_and_removed(tmp_path: Path, how: str) -> None:
         data = bytearray(body + hashlib.sha256(body).digest())
     file.write_bytes(data)
     assert cache.get(IMAGE, SPEC, "cpu") is None
-    assert cache.damaged == 1
+    assert cache.store.damaged == 1
     assert not file.exists()
     cache.put(IMAGE, SPEC, "cpu", features())
     assert same(cache.get(IMAGE, SPEC, "cpu"), features())
 
 
 def test_features_of_another_shape_are_none(tmp_path: Path) -> None:
-    cache = FeatureCache(tmp_path, 10**6)
+    cache = FeatureCache(ContentStore(tmp_path, 10**6))
     cache.put(IMAGE, SPEC, "cpu", features()[:2])
     assert cache.get(IMAGE, SPEC, "cpu") is None
 
 
 def test_the_folder_is_bounded_and_what_was_used_the_longest_ago_goes_first(tmp_path: Path) -> None:
-    cache = FeatureCache(tmp_path, 10**9)
+    cache = FeatureCache(ContentStore(tmp_path, 10**9))
     names = [hashlib.sha256(bytes([number])).hexdigest() for number in range(20)]
     for number, name in enumerate(names):
         cache.put(name, SPEC, "cpu", features(number))
@@ -84,24 +85,24 @@ def test_the_folder_is_bounded_and_what_was_used_the_longest_ago_goes_first(tmp_
     dead.write_bytes(b"x")
     os.utime(dead, (1, 1))
     assert cache.get(names[0], SPEC, "cpu") is not None  # used now: it must stay
-    cache.max_bytes = size // 2
-    assert cache.trim() > 0
+    cache.store.max_bytes = size // 2
+    assert cache.store.trim() > 0
     left = {file.stem for file in tmp_path.rglob("*.features")}
     assert names[0] in left
     assert names[19] in left
     assert not {names[1], names[2], names[3]} & left
     assert sum(file.stat().st_size for file in tmp_path.rglob("*.features")) <= size // 2
     assert not dead.exists()
-    assert cache.trim() == 0
+    assert cache.store.trim() == 0
 
 
 def test_a_cache_that_cannot_be_written_is_told_and_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    cache = FeatureCache(tmp_path / "file", 10**6)
+    cache = FeatureCache(ContentStore(tmp_path / "file", 10**6))
     cache.put(IMAGE, SPEC, "cpu", features())
     assert cache.get(IMAGE, SPEC, "cpu") is None
-    assert cache.trouble is not None
-    assert cache.trim() == 0
+    assert cache.store.trouble is not None
+    assert cache.store.trim() == 0
 
 
 # --- a folder through the cache ---------------------------------------------------------------------------------------
@@ -134,13 +135,13 @@ def _read(folder: Path, extraction: Extraction, cache: FeatureCache | None, *, s
 
 
 def test_a_damaged_entry_is_computed_again_to_the_bit(tmp_path: Path, extraction: Extraction) -> None:
-    folder, cache = _folder(tmp_path / "parts"), FeatureCache(tmp_path / "cache", 10**7)
+    folder, cache = _folder(tmp_path / "parts"), FeatureCache(ContentStore(tmp_path / "cache", 10**7))
     first = _read(folder, extraction, cache)
     assert (cache.hits, cache.misses) == (0, 11)
     for file in sorted((tmp_path / "cache").rglob("*.features"))[:4]:
         file.write_bytes(file.read_bytes()[:-1])
     second = _read(folder, extraction, cache)
-    assert (cache.hits, cache.damaged) == (7, 4)
+    assert (cache.hits, cache.store.damaged) == (7, 4)
     for a, b in zip(first.features, second.features, strict=True):
         np.testing.assert_array_equal(a, b)
     _read(folder, extraction, cache)
@@ -148,7 +149,7 @@ def test_a_damaged_entry_is_computed_again_to_the_bit(tmp_path: Path, extraction
 
 
 def test_a_moved_and_renamed_image_is_known_and_a_changed_one_is_not(tmp_path: Path, extraction: Extraction) -> None:
-    folder, cache = _folder(tmp_path / "parts"), FeatureCache(tmp_path / "cache", 10**7)
+    folder, cache = _folder(tmp_path / "parts"), FeatureCache(ContentStore(tmp_path / "cache", 10**7))
     _read(folder, extraction, cache)
     folder = (folder).rename(tmp_path / "other")
     (folder / "good" / "00.png").rename(folder / "good" / "renamed.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,29 +10,33 @@ import pytest
 from PIL import Image
 
 from gaussline.producer.sources.synthetic import SyntheticParts, write_folder
+from gaussline.worker.contract.heat_map import Explanation
 from gaussline.worker.errors import SourceError
 from gaussline.worker.gaussian.combination import Rule
+from gaussline.worker.gaussian.covariance import Estimator
 from gaussline.worker.learning.category import Category, Extraction, read_category
-from gaussline.worker.learning.evaluation import Run, run_all
+from gaussline.worker.learning.content_store import ContentStore
+from gaussline.worker.learning.evaluation import Run, run_all, run_plan
 from gaussline.worker.learning.fit import FitOptions
 from gaussline.worker.learning.localisation import explained, masked, pixel_table, read_masks, shrunk
+from gaussline.worker.learning.map_cache import MapCache, fit_digest
 from gaussline.worker.learning.pipeline import BackboneOptions
 from gaussline.worker.learning.protocol import Protocol, plans
+
+OPTIONS = BackboneOptions(
+    "squeezenet1_1",
+    random_seed=1,
+    levels=("features.1", "features.4"),
+    input_size=64,
+    device="cpu",
+    memory_format="channels_last",
+    batch_size=4,
+)
 
 
 @pytest.fixture(scope="module")
 def extraction() -> Extraction:
-    return Extraction(
-        BackboneOptions(
-            "squeezenet1_1",
-            random_seed=1,
-            levels=("features.1", "features.4"),
-            input_size=64,
-            device="cpu",
-            memory_format="channels_last",
-            batch_size=4,
-        )
-    )
+    return Extraction(OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +63,7 @@ def test_masks_of_all_defects_are_read(parts: Category) -> None:
 
 
 def test_maps_add_up_to_the_scores_of_the_run(parts: Category, run: Run, extraction: Extraction) -> None:
-    samples = [parts.data.samples[row] for row in run.plan.defective]
-    for score, one in zip(run.combined_defective, explained(samples, extraction.extractor, run), strict=True):
+    for score, one in zip(run.combined_defective, explained(parts, run.plan.defective, extraction, run), strict=True):
         assert one.map.combined.sum() == pytest.approx(score, rel=1e-4)
         assert one.image.shape == (64, 64, 3)
 
@@ -67,13 +71,57 @@ def test_maps_add_up_to_the_scores_of_the_run(parts: Category, run: Run, extract
 def test_pixel_metrics_of_the_map(parts: Category, run: Run, extraction: Extraction) -> None:
     masks = read_masks(parts)
     told: list[int] = []
-    table = pixel_table(parts, run, extraction.extractor, masks, seed=0, progress=told.append)
+    table = pixel_table(parts, run, extraction, masks, seed=0, progress=told.append)
     row = table.row("exact heat map")
     assert sum(told) == masked(run, parts, masks)
     assert row["images with a mask"] == len(masks)
     # Random weights still show edges and holes; a map that says nothing has 0.5 and 0.15.
     assert float(row["pixel AUROC"] or 0) > 0.6
     assert 0.15 < float(row["PRO up to 0.3 FPR"] or 0) <= 1.0
+
+
+def test_maps_that_were_kept_need_no_backbone_and_are_the_same_numbers(
+    tmp_path: Path, parts: Category, run: Run, extraction: Extraction
+) -> None:
+    masks, store = read_masks(parts), ContentStore(tmp_path, 10**8)
+    first = pixel_table(parts, run, extraction, masks, seed=0, store=store)
+    assert first.rows == pixel_table(parts, run, extraction, masks, seed=0).rows
+    started: list[object] = []
+    idle = Extraction(OPTIONS, started.append)
+    assert pixel_table(parts, run, idle, masks, seed=0, store=store).rows == first.rows
+    # A row may be wanted twice: a report shows the images that are both missed and clear, where there are few.
+    twice = np.concatenate([run.plan.defective, run.plan.defective[:1]])
+    shown = list(explained(parts, twice, idle, run, store=store))
+    assert [one.sample for one in shown] == [parts.data.samples[row] for row in twice]
+    assert not started
+    for file in sorted(tmp_path.rglob("*.map"))[:3]:
+        file.write_bytes(file.read_bytes()[:-1])
+    assert pixel_table(parts, run, idle, masks, seed=0, store=store).rows == first.rows
+    assert store.damaged == 3
+    assert started
+
+
+@pytest.mark.parametrize("other", [FitOptions(estimator=Estimator.OAS), FitOptions(rule=Rule.MAX)], ids=["oas", "max"])
+def test_maps_of_another_fit_are_not_found(tmp_path: Path, parts: Category, run: Run, other: FitOptions) -> None:
+    spec = Extraction(OPTIONS).spec
+    fitted = run_plan(parts, run.plan, spec.levels, other, keep=True).fitted
+    assert run.fitted is not None
+    assert fitted is not None
+    again = run_plan(parts, run.plan, spec.levels, FitOptions(rule=Rule.SUM), keep=True).fitted
+    assert again is not None
+    assert fit_digest(again) == fit_digest(run.fitted)
+    assert fit_digest(fitted) != fit_digest(run.fitted)
+    store = ContentStore(tmp_path, 10**8)
+    one = Explanation(1.0, (64, 64), {"a": np.ones((2, 2), np.float32)}, {"a": 2.0}, {"a": 1.0})
+    MapCache(store, spec, "cpu", run.fitted).put("0" * 64, one)
+    assert MapCache(store, spec, "cpu", again).get("0" * 64) is not None
+    for cache in (
+        MapCache(store, spec, "cpu", fitted),
+        MapCache(store, spec, "cuda", again),
+        MapCache(store, replace(spec, numeric_mode="bfloat16"), "cpu", again),
+    ):
+        assert cache.get("0" * 64) is None
+        assert (cache.hits, cache.misses) == (0, 1)
 
 
 def test_masks_that_do_not_fit_are_all_named(tmp_path: Path, extraction: Extraction) -> None:

@@ -143,6 +143,17 @@ def test_the_exact_law_is_refused_where_frames_are_chosen_or_counted_twice() -> 
             recalibrated(model, fresh, rate=0.05, method=Method.HOTELLING)
 
 
+def test_the_published_law_does_not_take_copies_for_frames() -> None:
+    published = FitOptions(0.05, method=Method.CHI_SQUARED)
+    copies = [gaussian(60, seed) for seed in range(2, 40)]
+    told = {"augmentation": {"copies": len(copies)}}
+    model = fit_model(gaussian(60, 1), ONE, published, told, copies=copies)
+    assert "with 42 frames of 6 features (their 38 copies each are no new frames)" in model.working_point.warning
+    fresh = NormalImages((), gaussian(100, 50), np.arange(100, dtype=np.uint64), None, (), ())
+    again, _ = recalibrated(model, fresh, rate=0.05, method=Method.CHI_SQUARED)
+    assert again.working_point.warning == model.working_point.warning
+
+
 def test_too_few_frames_are_refused_with_the_number_needed() -> None:
     for method in (Method.CONFORMAL, Method.EMPIRICAL, Method.CROSS_CONFORMAL, Method.PARETO, Method.ROBUST):
         options = FitOptions(0.01, method=method)

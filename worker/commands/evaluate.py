@@ -40,7 +40,9 @@ def evaluate(
     levels: Annotated[str | None, typer.Option(help="Comma-separated levels; none takes all.")] = None,
     grid: Annotated[
         int,
-        typer.Option(help="Regions a side that levels of at most 512 channels are cut into; 1 is the paper's.", min=1),
+        typer.Option(
+            help="Regions a side that levels of at most 512 channels are cut into; 1 is the paper's.", min=1, max=16
+        ),
     ] = DEFAULT_GRID,
     views: Annotated[
         str | None, typer.Option(help="Comma-separated views whose features are averaged; see 'gaussline fit'.")
@@ -87,7 +89,7 @@ def evaluate(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")] = False,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder of computed features; default GAUSSLINE_FEATURE_CACHE, ~/.cache/gaussline."),
+        typer.Option(help="Folder of computed features and maps; default GAUSSLINE_FEATURE_CACHE, ~/.cache/gaussline."),
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute all features, and keep none.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained report: one HTML file.")] = None,
@@ -97,13 +99,14 @@ def evaluate(
     """AUROC, average precision and found shares of each level and of their combination, with intervals.
 
     Fits on normal images alone and scores images it has not seen. Features are computed once and kept by the content of
-    the image and of the backbone: a second run takes seconds. Files with the same bytes, images that cannot be read,
-    and masks that do not fit are told.
+    the image and of the backbone, heat maps by that of the fit too: a second run takes seconds. Files with the same
+    bytes, images that cannot be read, and masks that do not fit are told.
     """
     from gaussline.worker.commands.evaluation_output import csv_text, print_evaluation
     from gaussline.worker.learning.assessment import Assessor, EvaluationOptions
     from gaussline.worker.learning.augmentation import Augmentation
     from gaussline.worker.learning.category import Extraction, find_categories
+    from gaussline.worker.learning.content_store import ContentStore
     from gaussline.worker.learning.controls import Extra
     from gaussline.worker.learning.dataset import read_dataset
     from gaussline.worker.learning.feature_cache import FeatureCache
@@ -133,7 +136,8 @@ def evaluate(
     paths = find_categories(folders)
     for path in paths:
         read_dataset(path, need_defects=True)  # refused before a backbone is fetched
-    store = None if no_cache else FeatureCache(_cache_folder(settings), settings.feature_cache_max_bytes)
+    store = None if no_cache else ContentStore(_cache_folder(settings), settings.feature_cache_max_bytes)
+    kept = None if store is None else FeatureCache(store)
     extraction = Extraction(
         BackboneOptions(
             backbone,
@@ -156,13 +160,13 @@ def evaluate(
         def stage(name: str, total: int) -> None:
             bar.reset(task, total=total, description=name, visible=True)
 
-        assessor = Assessor(extraction, store, ask, stage=stage, progress=lambda done: bar.advance(task, done))
+        assessor = Assessor(extraction, kept, ask, stage=stage, progress=lambda done: bar.advance(task, done))
         result = assessor.assess(paths)
-    if store is not None:
+    if store is not None and kept is not None:
         store.trim()
         if store.trouble:
             err().print(f"[yellow]warning:[/] the feature cache cannot be used: {store.trouble}", highlight=False)
-        err().print(f"features: {store.hits} from the cache, {store.misses} computed", highlight=False)
+        err().print(f"features: {kept.hits} from the cache, {kept.misses} computed", highlight=False)
     for category in result.categories:
         for warning in category.warnings:
             err().print(f"[yellow]warning:[/] {category.name}: {warning}", highlight=False)

@@ -3,7 +3,9 @@
 Rippel, Mertens, Merhof, "Modeling the Distribution of Normal Data in Pre-Trained Deep Features for Anomaly Detection"
 (2020): a level of k features fails over sqrt(chi2.ppf(erf(σ/√2), k)). It takes the estimates for the truth: with few
 frames a new frame lies further away than the training frames did, and far more good parts fail than were stated. Under
-a shrunk covariance the rate may as well come out far below what was stated: no law is known for it.
+a shrunk covariance the rate may as well come out far below what was stated: no law is known for it. Augmented copies,
+on a hundred of which the paper fits it, are no new frames: they help as far as they carry the true variance, which
+nobody can promise of them, so they are not counted here.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ class Unreliable:
     """Why a chi-squared threshold cannot hold its rate.
 
     Attributes:
-        frames, features: n (effective) and k.
+        frames, features: n (effective, without augmented copies) and k.
         shrinkage: of the covariance; over 0 the expected rate is not its own: the real one may be far off either way.
         expected_rate: of exactly Gaussian frames under a plain covariance, by the F law; None where n <= k.
         frames_needed: fewest frames from which this warning would not stand.
@@ -64,14 +66,18 @@ def sigma_rate(sigmas: float) -> float:
     return float(special.erfc(sigmas / math.sqrt(2.0)))
 
 
-def chi_squared(gaussian: Gaussian, rate: float) -> ChiSquared:
-    """The published threshold of one level, at a rate. Raises FitError for a rate or a distance that has none."""
+def chi_squared(gaussian: Gaussian, rate: float, *, copies: int = 0) -> ChiSquared:
+    """The published threshold of one level, at a rate. Raises FitError for a rate or a distance that has none.
+
+    Args:
+        copies: augmented copies of each frame that the Gaussian was fitted on too.
+    """
     if not 0.0 < rate < 1.0:
         raise FitError(f"false-positive rate {rate} is not between 0 and 1")
     if gaussian.projection in (Projection.L2.value, Projection.STANDARDISED.value):
         raise FitError(f"chi-squared is a law of Mahalanobis distances, not of {gaussian.projection} ones")
     threshold = float(np.sqrt(stats.chi2.isf(rate, gaussian.rank)))
-    return ChiSquared(rate, threshold, _warning(gaussian, rate))
+    return ChiSquared(rate, threshold, _warning(gaussian, rate, copies))
 
 
 def expected_rate(frames: float, features: int, rate: float) -> float | None:
@@ -85,13 +91,14 @@ def expected_rate(frames: float, features: int, rate: float) -> float | None:
     return float(HotellingLaw(whole, features).p_value(stats.chi2.isf(rate, features)))
 
 
-def _warning(gaussian: Gaussian, rate: float) -> Unreliable | None:
-    frames, features = gaussian.count, gaussian.rank
+def _warning(gaussian: Gaussian, rate: float, copies: int) -> Unreliable | None:
+    frames, features = gaussian.count / (1 + copies), gaussian.rank
     if _holds(frames, features, rate):
         return None
     expected = expected_rate(frames, features, rate)
     needed = _frames_needed(features, rate)
-    text = f"chi-squared at a stated {rate:.3g} cannot hold with {frames:.0f} frames of {features} features: "
+    text = f"chi-squared at a stated {rate:.3g} cannot hold with {frames:.0f} frames of {features} features"
+    text += f" (their {copies} copies each are no new frames): " if copies else ": "
     if expected is None:
         text += "there are not even as many frames as a plain covariance needs"
     else:

@@ -18,7 +18,6 @@ from gaussline.worker.learning.category import Category, Extraction, read_catego
 from gaussline.worker.learning.contamination import contamination_table
 from gaussline.worker.learning.contamination import steps as contamination_steps
 from gaussline.worker.learning.controls import Extra
-from gaussline.worker.learning.dataset import Sample
 from gaussline.worker.learning.evaluation import Run, defect_table, level_table, run_all
 from gaussline.worker.learning.feature_cache import FeatureCache
 from gaussline.worker.learning.fit import FitOptions
@@ -179,6 +178,7 @@ class Assessor:
     ) -> None:
         self._extraction = extraction
         self._cache = cache
+        self._store = None if cache is None else cache.store
         self._options = options
         self._stage = stage
         self._progress = progress
@@ -228,9 +228,10 @@ class Assessor:
                 pixel_table(
                     category,
                     runs[0],
-                    self._extraction.extractor,
+                    self._extraction,
                     masks,
                     seed=ask.seed,
+                    store=self._store,
                     threads=ask.threads,
                     progress=self._progress,
                 )
@@ -245,6 +246,11 @@ class Assessor:
         if masks and masks < len(category.data.defective):
             without = len(category.data.defective) - masks
             told.append(f"{without} of {without + masks} defective images have no mask: pixel metrics leave them out")
+        if self._options.protocol is Protocol.SPLIT and len(planned) < len(self._options.seeds):
+            told.append(
+                f"the folder has its own split, so {len(self._options.seeds)} seeds divide it into the same one run; "
+                "--protocol folds divides its normal images anew"
+            )
         leaked = max(leaks(plan, category.digests) for plan in planned)
         if leaked:
             told.append(
@@ -264,7 +270,7 @@ class Assessor:
         asked = [extra for extra in Extra if extra in ask.extra]
         tables = []
         shared = {Extra.CONTROLS, Extra.COMPONENTS, Extra.SIGMA} & ask.extra
-        prepared = controls.prepare(category, planned) if shared else []
+        prepared = controls.prepare(category, planned, levels, ask.fit) if shared else []
         for extra in asked:
             name = f"{category.name}: {extra.value}"
             if extra is Extra.COMBINATIONS:
@@ -289,7 +295,7 @@ class Assessor:
     def _examples(self, category: Category, run: Run) -> tuple[Example, ...]:
         """The images that went wrong the most, and those that went right the most, with their maps."""
         normal, defective = np.argsort(run.combined_normal), np.argsort(run.combined_defective)
-        chosen: list[tuple[str, float, Sample]] = []
+        chosen: list[tuple[str, float, int]] = []
         for group, rows, scores, order in (
             ("missed", run.plan.defective, run.combined_defective, defective),
             ("alarming", run.plan.normal, run.combined_normal, normal[::-1]),
@@ -297,11 +303,11 @@ class Assessor:
             ("calm", run.plan.normal, run.combined_normal, normal),
         ):
             for index in order[:SHOWN_EACH]:
-                chosen.append((group, float(scores[index]), category.data.samples[rows[index]]))
+                chosen.append((group, float(scores[index]), int(rows[index])))
         self._stage(f"{category.name}: examples", len(chosen))
         made = []
-        samples = [sample for _, _, sample in chosen]
-        shown = explained(samples, self._extraction.extractor, run, threads=self._options.threads)
+        rows = np.array([row for _, _, row in chosen], np.intp)
+        shown = explained(category, rows, self._extraction, run, store=self._store, threads=self._options.threads)
         for (group, score, _), one in zip(chosen, shown, strict=True):
             made.append(Example(group, score, one))
             self._progress(1)

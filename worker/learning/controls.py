@@ -1,7 +1,7 @@
 """The paper's tables: simpler distances, principal components, combinations of levels, and its threshold.
 
-Every table fits on the same rows and scores the same images as the evaluation itself, so that they can be compared cell
-by cell.
+Every table fits on the same rows and augmented copies, and scores the same images, as the evaluation itself, so that
+they can be compared cell by cell.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gaussline.worker.gaussian.metrics import auroc
 from gaussline.worker.gaussian.moments import Moments
 from gaussline.worker.learning.category import Category
 from gaussline.worker.learning.evaluation import HEADERS, run_plan
-from gaussline.worker.learning.fit import FitOptions, fit_gaussians, fit_moments
+from gaussline.worker.learning.fit import FitOptions, fit_gaussians, fit_moments, rows_and_copies, trusted_rows
 from gaussline.worker.learning.one_class_svm import svm_scores
 from gaussline.worker.learning.protocol import Plan
 from gaussline.worker.learning.result_table import Cell, ResultTable
@@ -35,6 +35,7 @@ Progress = Callable[[int], None]
 SIGMAS = (1, 2, 3, 4, 5)
 PCA_VARIANCES = (0.95, 0.99)
 NPCA_VARIANCES = (0.99, 0.999, 0.9999)
+ON = {False: "as they are", True: "and their augmented copies, which are not counted as images"}
 
 
 class Extra(StrEnum):
@@ -49,15 +50,25 @@ class Extra(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """What the tables share of one plan: moments are computed once."""
+    """What the tables share of one plan: moments are computed once.
+
+    Attributes:
+        rows: those of the plan's training rows that the fit takes.
+    """
 
     plan: Plan
+    rows: NDArray[np.intp]
     moments: tuple[Moments, ...]
 
 
-def prepare(category: Category, plans: Sequence[Plan]) -> list[Prepared]:
-    """Moments of every plan's training rows."""
-    return [Prepared(plan, fit_moments([level[plan.train] for level in category.features])) for plan in plans]
+def prepare(category: Category, plans: Sequence[Plan], levels: Sequence[str], options: FitOptions) -> list[Prepared]:
+    """Moments of what each plan is fitted on. Raises FitError."""
+    made = []
+    for plan in plans:
+        own = replace(options, seed=plan.seed)
+        rows = trusted_rows(category.features, plan.train, levels, own, category.copies)
+        made.append(Prepared(plan, rows, fit_moments(rows_and_copies(category.features, rows, category.copies))))
+    return made
 
 
 def control_table(
@@ -73,7 +84,10 @@ def control_table(
         "Mean over runs; levels added up by their plain sum. SED: Euclidean distance of standardised features; "
         "channels that do not vary over the training images are left out of it. "
     )
-    scores = [svm_scores(category.features, one.plan) for one in prepared]
+    scores = [
+        svm_scores(rows_and_copies(category.features, one.rows, category.copies), category.features, one.plan)
+        for one in prepared
+    ]
     if scores[0] is None:
         note += "One-class SVM: scikit-learn is not installed."
     else:
@@ -163,7 +177,7 @@ def sigma_table(
                 continue
             normal, defective = gaussian.mahalanobis(x[one.plan.normal]), gaussian.mahalanobis(x[one.plan.defective])
             for sigma in SIGMAS:
-                point = chi_squared(gaussian, sigma_rate(sigma))
+                point = chi_squared(gaussian, sigma_rate(sigma), copies=len(category.copies))
                 pair = (float((normal > point.threshold).mean()), float((defective > point.threshold).mean()))
                 rates.setdefault((level, sigma), []).append(pair)
                 warned[level, sigma] = warned.get((level, sigma), False) or point.warning is not None
@@ -179,8 +193,9 @@ def sigma_table(
         ("level and σ", "stated FPR", "realised FPR", "TPR", "can the law hold"),
         rows,
         "Chi-squared with as many degrees of freedom as features, for single levels. The paper fits it on 100 "
-        "augmented passes; here it stands on the training images as they are. For comparison only: models calibrate on "
-        "images that the fit has not seen. Levels that are cut into regions (--grid) have no such law, and no row.",
+        f"augmented passes; here it stands on the training images {ON[bool(category.copies)]}. For comparison only: "
+        "models calibrate on images that the fit has not seen. Levels that are cut into regions (--grid) have no such "
+        "law, and no row.",
     )
 
 

@@ -104,6 +104,12 @@ def level_table(
     for name in STATISTICS:
         header += [HEADERS[name], f"{HEADERS[name]}, low", f"{HEADERS[name]}, high"]
     header.append("AUROC, spread over runs")
+    note = (
+        f"Mean over runs ({len(runs)}). In brackets the {confidence:.0%} interval: {draws} bootstrap draws of images, "
+        "normal and defective ones apart, the same draw for all runs. Spread: standard deviation over runs."
+    )
+    if any(low == high for each in limits.values() for low, high in each.values()):
+        note += " An interval without width says that the scores of these images are far apart, not that all are."
     rows: list[list[str | float | int | None]] = []
     for column, scored in found.items():
         means = statistics(scored)
@@ -117,8 +123,7 @@ def level_table(
         "Every level, and levels combined",
         tuple(header),
         rows,
-        f"Mean over runs ({len(runs)}). In brackets the {confidence:.0%} interval: {draws} bootstrap draws of images, "
-        "normal and defective ones apart, the same draw for all runs. Spread: standard deviation over runs.",
+        note,
     )
 
 

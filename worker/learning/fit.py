@@ -131,6 +131,17 @@ class Fitted:
         return _distances(self.gaussians, [np.asarray(level) for level in features], rows)
 
 
+def trusted_rows(
+    features: Sequence[ArrayLike],
+    rows: NDArray[np.intp],
+    levels: Sequence[str],
+    options: FitOptions,
+    copies: Copies = (),
+) -> NDArray[np.intp]:
+    """The rows that a fit with these options takes: all, or of a robust one those that it trusts. Raises FitError."""
+    return suspects(features, rows, levels, options, copies).kept if options.robust else rows
+
+
 def fit_rows(
     features: Sequence[ArrayLike],
     rows: NDArray[np.intp],
@@ -144,9 +155,7 @@ def fit_rows(
         copies: augmented copies of the same frames, whose rows are fitted on too.
     """
     arrays = [np.asarray(level) for level in features]
-    if options.robust:
-        rows = suspects(arrays, rows, levels, options, copies).kept
-    return _fit_rows(arrays, rows, levels, options, copies)
+    return _fit_rows(arrays, trusted_rows(arrays, rows, levels, options, copies), levels, options, copies)
 
 
 def suspects(
@@ -173,13 +182,13 @@ def _fit_rows(
     options: FitOptions,
     copies: Copies,
 ) -> Fitted:
-    moments = fit_moments(_with_copies(arrays, rows, copies))
+    moments = fit_moments(rows_and_copies(arrays, rows, copies))
     gaussians = fit_gaussians(moments, levels, options)
     return Fitted(gaussians, _combination(arrays, rows, levels, options, copies), moments)
 
 
-def _with_copies(arrays: Sequence[NDArray[Any]], rows: NDArray[np.intp], copies: Copies) -> list[NDArray[Any]]:
-    """Rows of a level, and the same rows of its copies behind them."""
+def rows_and_copies(arrays: Sequence[NDArray[Any]], rows: NDArray[np.intp], copies: Copies) -> list[NDArray[Any]]:
+    """Rows of (n, d) features a level, and the same rows of their copies behind them: what is fitted on."""
     return [
         np.concatenate([level[rows], *(np.asarray(copy[index])[rows] for copy in copies)]) if copies else level[rows]
         for index, level in enumerate(arrays)
@@ -224,7 +233,15 @@ def fit_model(
         calibration, training = order[:held], order[held:]
     fitted = fit_rows(arrays, training, spec.levels, options, copies)
     scores = fitted.combination.combine(fitted.distances(arrays, calibration))
-    point = working_point(options.method, options.rate, scores, fitted.gaussians, fitted.combination, seed=options.seed)
+    point = working_point(
+        options.method,
+        options.rate,
+        scores,
+        fitted.gaussians,
+        fitted.combination,
+        seed=options.seed,
+        copies=len(copies),
+    )
     kept = round(fitted.moments[0].count / (1 + len(copies)))
     told = {"training_frames": kept, "calibration_frames": len(calibration), "seed": options.seed}
     if options.robust:
@@ -323,7 +340,7 @@ def _combination(
     distances = []
     for aside in np.array_split(training, min(FOLDS, len(training))):
         rest = np.setdiff1d(training, aside)
-        gaussians = fit_gaussians(fit_moments(_with_copies(arrays, rest, copies)), levels, options)
+        gaussians = fit_gaussians(fit_moments(rows_and_copies(arrays, rest, copies)), levels, options)
         distances.append(_distances(gaussians, arrays, aside))
     return Combination.learn(options.rule, np.concatenate(distances), groups)
 

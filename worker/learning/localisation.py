@@ -9,24 +9,29 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gaussline.worker.contract.heat_map import Explanation
 from gaussline.worker.contract.limits import ImageLimits
 from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.spec import BackboneSpec
 from gaussline.worker.errors import FitError, ImageError, SourceError
 from gaussline.worker.gaussian.calibration import Method, WorkingPoint
 from gaussline.worker.gaussian.pixels import PRO_LIMIT, PixelScores
-from gaussline.worker.learning.category import Category
+from gaussline.worker.learning.category import Category, Extraction
+from gaussline.worker.learning.content_store import ContentStore
 from gaussline.worker.learning.dataset import ENCODINGS, Sample
 from gaussline.worker.learning.evaluation import Run
 from gaussline.worker.learning.features import image_batches
+from gaussline.worker.learning.fit import Fitted
+from gaussline.worker.learning.map_cache import MapCache
 from gaussline.worker.learning.result_table import ResultTable
 from gaussline.worker.learning.survey import SHOWN
 from gaussline.worker.vision.decode import decode
-from gaussline.worker.vision.features import FeatureExtractor
-from gaussline.worker.vision.heatmap import HeatMap, heat_map
+from gaussline.worker.vision.heatmap import HeatMap, combined, explain
 from gaussline.worker.vision.preprocess import stack
 
 Mask = NDArray[np.bool_]
+CHUNK = 32
+"""Images that are looked up, and where they must be computed, at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,16 +48,63 @@ class Explained:
 
 
 def explained(
-    samples: Sequence[Sample], extractor: FeatureExtractor, run: Run, *, threads: int = 2
+    category: Category,
+    rows: NDArray[np.intp],
+    extraction: Extraction,
+    run: Run,
+    *,
+    store: ContentStore | None = None,
+    threads: int = 2,
 ) -> Iterator[Explained]:
-    """Heat maps of samples, in their order, under a run's own fit."""
-    model = _model(extractor.spec, run)
-    for read, images in image_batches(samples, extractor.spec.input_size, extractor.batch_size, threads=threads):
+    """Heat maps of a category's rows, in their order, under a run's own fit; with the images as the network saw them.
+
+    Args:
+        store: where maps are kept; what is there needs no pass of the backbone.
+    """
+    samples = [category.data.samples[row] for row in rows]
+    read = image_batches(samples, extraction.spec.input_size, CHUNK, threads=threads)
+    images = (image for _, some in read for image in some)
+    found = heat_maps(category, rows, extraction, run, store=store, threads=threads)
+    for sample, image, one in zip(samples, images, found, strict=True):
+        yield Explained(sample, image.permute(1, 2, 0).contiguous().numpy(), one)
+
+
+def heat_maps(
+    category: Category,
+    rows: NDArray[np.intp],
+    extraction: Extraction,
+    run: Run,
+    *,
+    store: ContentStore | None = None,
+    threads: int = 2,
+) -> Iterator[HeatMap]:
+    """The same without the images: where all maps are kept, none is read."""
+    model = _model(extraction.spec, run)
+    kept = None if store is None else MapCache(store, extraction.spec, extraction.mode, _fitted(run))
+    for start in range(0, len(rows), CHUNK):
+        some = rows[start : start + CHUNK].tolist()
+        known = {row: None if kept is None else kept.get(category.digests[row]) for row in some}
+        fresh = [row for row, one in known.items() if one is None]
+        for row, explanation in zip(fresh, _computed(category, fresh, extraction, model, threads), strict=True):
+            # Rounded as a file would: a second run is to find the very same numbers.
+            known[row] = Explanation.from_bytes(explanation.to_bytes())
+            if kept is not None:
+                kept.put(category.digests[row], explanation)
+        yield from (combined(one) for row in some if (one := known[row]) is not None)
+
+
+def _computed(
+    category: Category, rows: Sequence[int], extraction: Extraction, model: Model, threads: int
+) -> Iterator[Explanation]:
+    if not rows:
+        return
+    extractor = extraction.extractor
+    samples = [category.data.samples[row] for row in rows]
+    for _, images in image_batches(samples, extractor.spec.input_size, extractor.batch_size, threads=threads):
         features, maps = extractor.extract_with_maps(stack(images))
         pooled = [level.cpu().numpy() for level in features]
-        for index, sample in enumerate(read):
-            found = heat_map(model, [level[index] for level in pooled], maps.of(index))
-            yield Explained(sample, images[index].permute(1, 2, 0).contiguous().numpy(), found)
+        for index in range(len(images)):
+            yield explain(model, [level[index] for level in pooled], maps.of(index))
 
 
 def read_masks(category: Category) -> dict[Path, Mask]:
@@ -101,21 +153,22 @@ def shrunk(mask: Mask, size: tuple[int, int]) -> Mask:
 def pixel_table(
     category: Category,
     run: Run,
-    extractor: FeatureExtractor,
+    extraction: Extraction,
     masks: dict[Path, Mask],
     *,
     seed: int,
+    store: ContentStore | None = None,
     threads: int = 2,
     progress: Callable[[int], None] = lambda done: None,
 ) -> ResultTable:
     """Pixel AUROC and PRO of the exact heat map, over the run's test images that are normal or have a mask."""
+    samples = category.data.samples
     rows = np.concatenate([run.plan.normal, run.plan.defective])
-    samples = [category.data.samples[row] for row in rows]
-    samples = [sample for sample in samples if sample.normal or sample.path in masks]
+    rows = np.array([row for row in rows if samples[row].normal or samples[row].path in masks], np.intp)
     scores = PixelScores(np.random.default_rng(seed))
-    for one in explained(samples, extractor, run, threads=threads):
-        mask = masks.get(one.sample.path)
-        scores.add(one.map.combined, None if mask is None else shrunk(mask, extractor.spec.input_size))
+    for row, one in zip(rows, heat_maps(category, rows, extraction, run, store=store, threads=threads), strict=True):
+        mask = masks.get(samples[row].path)
+        scores.add(one.combined, None if mask is None else shrunk(mask, extraction.spec.input_size))
         progress(1)
     found = scores.result()
     return ResultTable(
@@ -135,11 +188,16 @@ def masked(run: Run, category: Category, masks: dict[Path, Mask]) -> int:
 
 def _model(spec: BackboneSpec, run: Run) -> Model:
     """The run's fit as a model. A map needs no working point; this one is the median of the run's normal scores."""
-    if run.fitted is None:
-        raise FitError("only the first run of a category keeps its fit")
+    fitted = _fitted(run)
     scores = np.sort(run.combined_normal)
     point = WorkingPoint(Method.EMPIRICAL, 0.5, float(np.median(scores)), scores)
-    return Model(spec, run.fitted.gaussians, run.fitted.combination, point)
+    return Model(spec, fitted.gaussians, fitted.combination, point)
+
+
+def _fitted(run: Run) -> Fitted:
+    if run.fitted is None:
+        raise FitError("only the first run of a category keeps its fit")
+    return run.fitted
 
 
 def _cover(cells: int, pixels: int) -> NDArray[np.float64]:

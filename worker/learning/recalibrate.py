@@ -52,7 +52,8 @@ def recalibrated(
             f"false-positive rate of {rate:g}: at least {needed} are needed"
         )
     scores = model.scores([level[calibrating] for level in images.features])
-    point = working_point(method, rate, scores, model.gaussians, model.combination, seed=seed)
+    copies = int(dict(model.info.get("augmentation") or {}).get("copies", 0))
+    point = working_point(method, rate, scores, model.gaussians, model.combination, seed=seed, copies=copies)
     kept = {key: value for key, value in model.info.items() if key not in _OF_A_FIT}
     told = kept | {"calibration_frames": int(calibrating.size)} | (origin or {})
     new = replace(model, working_point=point, folds=(), info=told)

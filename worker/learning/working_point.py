@@ -36,8 +36,12 @@ def working_point(
     combination: Combination,
     *,
     seed: int = 0,
+    copies: int = 0,
 ) -> WorkingPoint:
     """Calibrate on (n,) scores; `cross_conformal` needs the fits of all folds, and is made by a fit alone.
+
+    Args:
+        copies: augmented copies of each frame that the Gaussians were fitted on too.
 
     Raises FitError, with what is needed, where the method cannot be had from these frames or of this model.
     """
@@ -59,7 +63,7 @@ def working_point(
         return WorkingPoint(method, rate, point.threshold, ordered, point.law, interval=point.interval)
     gaussian = _one_level(method, gaussians, combination)
     if method is Method.CHI_SQUARED:
-        found = chi_squared(gaussian, rate)
+        found = chi_squared(gaussian, rate, copies=copies)
         warning = "" if found.warning is None else found.warning.text
         law = Law(LawKind.CHI_SQUARED, {"features": float(gaussian.rank)})
         return WorkingPoint(method, rate, found.threshold, ordered, law, warning=warning)
