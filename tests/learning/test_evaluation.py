@@ -196,6 +196,8 @@ def test_the_papers_tables() -> None:
 @pytest.mark.parametrize("robust", [False, True])
 def test_the_papers_tables_fit_on_what_the_evaluation_fits_on(robust: bool) -> None:
     one = category()
+    for level in one.features:
+        level[:8] += 5.0  # what a robust fit leaves out
     rng = np.random.default_rng(5)
     copies = tuple(
         [level + rng.normal(0.0, 0.3, level.shape).astype(np.float32) for level in one.features] for _ in "ab"

@@ -4,7 +4,7 @@ A conformal threshold trusts every calibration frame: with 10 % defects among th
 lies below the defects' own scores, and half of the detection is gone. Here only the body of the scores is trusted, the
 lower `BODY` of them: a Gumbel law, cut off at its end, is fitted to them by maximum likelihood, and the threshold is
 read off the law. A frame's score is a sum over levels of the farthest of many regions, and maxima of many things follow
-Gumbel's law roughly; whether this sample's body does is said by `misfit`.
+Gumbel's law roughly; whether this sample's body does is said by `misfit`, beside what samples of the law itself show.
 
 What is assumed, and cannot be known from the frames themselves: at least `BODY` of them are good, defects score higher
 than that body, and good frames go on over it as they began. It is an estimate of the rate, no guarantee of it; where
@@ -42,12 +42,15 @@ class RobustPoint:
         interval: of the rate that is realised if the law is right, at 95 %: the law's own chance of the thresholds that
             samples of this size give.
         misfit: largest distance between the body's shares and the law's (Kolmogorov), 0 … 1.
+        usual_misfit: the largest among `DRAWS` samples of the law itself, of this size and fitted alike; a misfit over
+            it says that the body does not follow the law.
     """
 
     law: Law
     threshold: float
     interval: tuple[float, float]
     misfit: float
+    usual_misfit: float
 
 
 def fit_body(scores: ArrayLike, body: float = BODY) -> Law:
@@ -98,16 +101,24 @@ def robust_point(scores: ArrayLike, rate: float, *, seed: int = 0, body: float =
         )
     s = np.sort(np.asarray(scores, np.float64))
     law = fit_body(s, body)
-    cut = math.ceil(body * s.size)
-    steps = np.arange(1, cut + 1) / s.size
-    shares = (1.0 - law.p_value(s[:cut])) * (body / max(1.0 - float(law.p_value(s[cut - 1])), 1e-12))
     draw = np.random.default_rng(seed)
-    realised = []
+    realised, misfits = [], []
     for _ in range(DRAWS):
-        drawn = -np.log(-np.log(draw.uniform(size=s.size)))
-        realised.append(float(Law(LawKind.GUMBEL, _UNIT).p_value(quantile(fit_body(drawn, body), rate))))
+        drawn = np.sort(-np.log(-np.log(draw.uniform(size=s.size))))
+        fitted = fit_body(drawn, body)
+        realised.append(float(Law(LawKind.GUMBEL, _UNIT).p_value(quantile(fitted, rate))))
+        misfits.append(_misfit(drawn, fitted, body))
     low, high = np.quantile(realised, [0.025, 0.975])
-    return RobustPoint(law, quantile(law, rate), (float(low), float(high)), float(np.abs(shares - steps).max()))
+    return RobustPoint(law, quantile(law, rate), (float(low), float(high)), _misfit(s, law, body), max(misfits))
+
+
+def _misfit(ordered: Array, law: Law, body: float) -> float:
+    """Largest distance between the shares of the body of (n,) ascending scores and of the law, cut off at its end."""
+    cut = math.ceil(body * ordered.size)
+    below = 1.0 - law.p_value(ordered[:cut])
+    expected = below / max(float(below[-1]), 1e-12)
+    steps = np.arange(cut + 1) / cut
+    return float(np.maximum(np.abs(expected - steps[1:]), np.abs(expected - steps[:-1])).max())
 
 
 _UNIT: Final = {"location": 0.0, "scale": 1.0}

@@ -14,7 +14,7 @@ from gaussline.worker.gaussian.combination import Combination, Rule
 from gaussline.worker.gaussian.density import Gaussian
 from gaussline.worker.gaussian.hotelling import HotellingLaw
 from gaussline.worker.gaussian.law import Law, LawKind
-from gaussline.worker.gaussian.robust import FEWEST_FRAMES, robust_point
+from gaussline.worker.gaussian.robust import FEWEST_FRAMES, RobustPoint, robust_point
 from gaussline.worker.gaussian.tail import fit_tail, frames_needed_for_tail
 
 
@@ -60,7 +60,9 @@ def working_point(
         )
     if method is Method.ROBUST:
         point = robust_point(ordered, rate, seed=seed)
-        return WorkingPoint(method, rate, point.threshold, ordered, point.law, interval=point.interval)
+        return WorkingPoint(
+            method, rate, point.threshold, ordered, point.law, interval=point.interval, warning=_doubt(point)
+        )
     gaussian = _one_level(method, gaussians, combination)
     if method is Method.CHI_SQUARED:
         found = chi_squared(gaussian, rate, copies=copies)
@@ -70,6 +72,16 @@ def working_point(
     exact = HotellingLaw.of(gaussian)
     law = Law(LawKind.HOTELLING, {"features": float(exact.dimension), "frames": float(exact.frames)})
     return WorkingPoint(method, rate, exact.threshold(rate), ordered, law)
+
+
+def _doubt(point: RobustPoint) -> str:
+    if point.misfit <= point.usual_misfit:
+        return ""
+    return (
+        f"the body of the scores does not follow the law that the threshold is read off: it is {point.misfit:.3f} "
+        f"away, samples of the law itself are at most {point.usual_misfit:.3f}; the rate may be far off, either way. "
+        "Are there several kinds of parts among the frames? Clean the folder, and use conformal"
+    )
 
 
 def _one_level(method: Method, gaussians: Sequence[Gaussian], combination: Combination) -> Gaussian:
