@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -80,6 +81,29 @@ def test_the_first_limit_is_the_one_that_is_reached_first() -> None:
     over = plan(load(cameras=400, frame_bytes=200_000), MEASURED, SETTINGS)
     assert over.lines == math.ceil(1.0 / over.first_limit.headroom) == 5
     assert any("cut the cameras into 5 lines" in note for note in over.notes)
+
+
+def test_redis_holds_what_the_settings_let_it_hold() -> None:
+    def bytes_of(changed: dict[str, object], **more: object) -> float:
+        return plan(load(**more), MEASURED, SETTINGS.model_copy(update=changed)).redis_memory_bytes / SPARE
+
+    least = bytes_of({})
+    assert bytes_of({"kept_store": "redis"}) - least == pytest.approx(SETTINGS.kept_max_bytes, abs=2)
+    assert bytes_of({"heat_maps": "failed"}) - least == pytest.approx(SETTINGS.heat_maps_max_bytes, abs=2)
+    events = 50.0 * 0.1 * 2_000.0 * (SETTINGS.learn_quarantine_s + 60.0)
+    assert bytes_of({}, features=0.1) - least == pytest.approx(min(events, SETTINGS.features_max_bytes), abs=2)
+    small: dict[str, object] = {"features_max_bytes": 10_000}
+    assert bytes_of(small, features=0.1) - bytes_of(small) == pytest.approx(10_000, abs=2)
+    budget = SETTINGS.model_copy(update={"line_budget_bytes": 250_000_000})
+    assert any("line_budget_bytes holds 50 s" in note for note in plan(load(), MEASURED, budget).notes)
+
+
+def test_a_learner_is_a_limit_and_no_reason_to_cut_a_line() -> None:
+    slow = dataclasses.replace(MEASURED, learner_frames_per_second={"mobilenet_v2": 10.0})
+    made = plan(load(features=0.5), slow, SETTINGS)
+    assert made.first_limit.what == "the learner"
+    assert made.first_limit.frames_per_second == pytest.approx(BUSY * 10.0 / 0.5)
+    assert made.lines == 1
 
 
 def test_more_never_needs_less() -> None:

@@ -10,13 +10,16 @@ import re
 import socket
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from gaussline.worker.broker.embedded import EmbeddedRedis
+from gaussline.worker.broker.ledger import Ledger
 from gaussline.worker.broker.line_state import LineReader
-from gaussline.worker.commands.status import screen
+from gaussline.worker.commands.status import _Look, screen
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.verdict import Decision
@@ -24,6 +27,7 @@ from gaussline.worker.errors import BrokerUnavailable
 from tests.broker.way import Way
 from tests.commands.published import publish
 from tests.support.cli import Cli
+from tests.telemetry.test_line_metrics import row, state
 
 POINTER = json.dumps({"version": 1, "digest": "0" * 64, "revision": 1, "moved_at": "2026", "by": "ada"})
 
@@ -102,6 +106,21 @@ def test_of_many_cameras_those_in_trouble_are_on_the_screen(way: Way) -> None:
     assert re.search(r"cam7 .*\n *off by 1", told)
     assert "and 9 cameras more" in told
     assert len(re.findall(r"cam\d", told)) == 3
+
+
+def test_a_rate_counts_every_verdict_between_two_looks() -> None:
+    first = state(row("cam1"))
+    later = dataclasses.replace(
+        first, ledger=Ledger((row("cam1", passed=6, failed=4, not_judged=4),), first.ledger.now_us + 2_000_000)
+    )
+    states = iter((first, later))
+    reader: Any = SimpleNamespace(read=lambda: next(states))
+    verdicts: Any = SimpleNamespace(newest=lambda _: [{"decision": "not_judged"}, {"decision": "fail"}])
+    look = _Look(reader, verdicts)
+    assert look.now()[1] == [{"decision": "fail"}]
+    assert look.rates == {}
+    look.now()
+    assert look.rates == {"cam1": 3.0}
 
 
 def test_doctor_compares_the_weights_with_those_of_the_promoted_versions(

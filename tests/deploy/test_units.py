@@ -21,6 +21,7 @@ from tests.support.skips import needs_program, program
 SCORE = 20
 """Most exposure of a unit, in tenths, as `systemd-analyze security` counts it; docs/operations.md states the scores."""
 SHIPPED = [DEPLOY / "systemd" / name for name in templates(Site())]
+FIND_PROGRAM = service._program
 PLACE = PurePosixPath("/etc/systemd/system")
 
 
@@ -187,6 +188,26 @@ def test_every_changed_setting_reaches_the_file_and_comes_back() -> None:
     assert all(PREFIX + name.upper() not in read for name in PER_INSTANCE)
     with pytest.raises(SettingsError, match="one line"):
         environment(Settings.load({}, kept_store="file:///a\nUser=root"))
+
+
+@pytest.mark.parametrize("letter", list('$`"\\'))
+def test_what_means_something_to_systemd_is_escaped(letter: str) -> None:
+    text = environment(Settings.load({}, weights=f"/var/lib/a{letter}b.pth"))
+    assert f'GAUSSLINE_WEIGHTS="/var/lib/a\\{letter}b.pth"\n' in text
+
+
+@pytest.mark.parametrize("letter", list("';# "))
+def test_what_would_end_a_value_is_quoted(letter: str) -> None:
+    text = environment(Settings.load({}, weights=f"/var/lib/a{letter}b.pth"))
+    assert f'GAUSSLINE_WEIGHTS="/var/lib/a{letter}b.pth"\n' in text
+
+
+@pytest.mark.parametrize("folder", ["/home/ada", "/root", "/tmp"])
+def test_a_program_that_a_confined_unit_does_not_see_is_refused(folder: str) -> None:
+    with mock.patch("shutil.which", return_value=f"{folder}/bin/gaussline"):
+        with pytest.raises(SettingsError, match="/opt/gaussline"):
+            FIND_PROGRAM(user=False)
+        assert FIND_PROGRAM(user=True) == Path(folder) / "bin/gaussline"
 
 
 def test_ports_of_one_machine_are_all_different() -> None:

@@ -34,6 +34,52 @@ def test_verdicts_are_counted_by_camera_decision_and_reason() -> None:
     assert registry.get_sample_value("gaussline_admission_to_verdict_seconds_bucket", bucket) == 3
 
 
+def test_each_hook_moves_its_own_metric() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, "l", "w")
+    metrics.taken(3, 1_000, 0.01)
+    metrics.redelivered("cam1", 5, 2)
+    metrics.isolated(7, 1)
+    metrics.prepared(3, 0.02)
+    metrics.waited(0.125)
+    metrics.computed(4, 0.5, 0.25)
+    metrics.heat_map("stored", 0.2)
+    metrics.heat_map("shed", 9.0)
+    metrics.lost_race(2)
+    metrics.unreplicated(3)
+    metrics.trouble("settle", OSError())
+    metrics.surprise("compute", ValueError())
+    metrics.model_refused("m", 3, ValueError())
+    metrics.watch_held(lambda: 77)
+
+    def told(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"gaussline_{name}", {"line": "l", **labels})
+
+    assert told("taken_bytes_total") == 1_000
+    assert told("held_bytes") == 77
+    assert told("redelivered_messages_total", cause="crash") == 2
+    assert told("redelivered_messages_total", cause="slow") == 3
+    assert (told("isolated_frames_total"), told("poison_frames_total")) == (7, 1)
+    assert (told("device_busy_seconds_total"), told("device_idle_seconds_total")) == (0.75, 0.125)
+    assert told("batch_frames_bucket", le="4.0") == 1
+    assert told("batch_frames_bucket", le="2.0") == 0
+    stages = {"take": 0.01, "prepare": 0.02, "backbone": 0.5, "score": 0.25, "settle": 0.0}
+    for stage, seconds in stages.items():
+        assert told("stage_seconds_sum", stage=stage) == seconds
+    assert (told("heat_maps_total", outcome="stored"), told("heat_maps_total", outcome="shed")) == (1, 1)
+    assert (told("heat_map_seconds_sum"), told("heat_map_seconds_count")) == (0.2, 1)
+    assert (told("lost_races_total"), told("unreplicated_messages_total")) == (2, 3)
+    assert told("troubles_total", stage="settle") == told("surprises_total", stage="compute") == 1
+    assert told("model_refusals_total", model="m") == 1
+
+
+def test_a_camera_whose_clock_runs_ahead_has_no_negative_latency() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry, "l", "w").settled([dataclasses.replace(verdict(), captured_us=9_000_000)], 0.002, 1_040_000)
+    assert registry.get_sample_value("gaussline_capture_to_verdict_seconds_sum", {"line": "l"}) == 0.0
+    assert registry.get_sample_value("gaussline_capture_to_verdict_seconds_count", {"line": "l"}) == 1.0
+
+
 def test_hostile_camera_names_do_not_make_labels_without_end() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry, "l", "w")
