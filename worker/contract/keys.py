@@ -74,7 +74,7 @@ class Keys:
         return f"{self.prefix}payload:{camera}:{entry_id}"
 
     def incoming(self, camera: str, token: str) -> str:
-        """String with a time to live: a frame batch on its way through admission."""
+        """String with a time to live: a frame batch on its way through admission, or a telling of drops."""
         return f"{self.prefix}incoming:{camera}:{token}"
 
     def index(self, camera: str) -> str:
@@ -87,7 +87,7 @@ class Keys:
 
     @property
     def totals(self) -> str:
-        """Hash: the line's own counters (bytes in flight among them)."""
+        """Hash: the line's own counters (bytes in flight among them), and what heartbeats say of the whole line."""
         return self.prefix + "line"
 
     @property
@@ -254,7 +254,7 @@ class Keys:
 
     # --- learning --------------------------------------------------------------------------------------------------
     def learner(self, model: str) -> str:
-        """Hash: the learner's lease (owner, token, until_us), its checkpoint (JSON) and how far feedback was taken."""
+        """Hash: the learner's lease (owner, token, until_us, boot), its checkpoint, and how far feedback was taken."""
         return f"{self.prefix}learner:{model}"
 
     def learned(self, model: str) -> str:
