@@ -77,6 +77,16 @@ def test_ten_runs_over_the_same_images_are_not_ten_times_the_images() -> None:
     assert narrower[1] - narrower[0] < 0.85 * widths[0]
 
 
+def test_an_image_is_known_by_its_number_and_not_by_its_place() -> None:
+    rng = np.random.default_rng(7)
+    one = scored(rng.standard_normal(40), 1.0 + rng.standard_normal(30))
+    n, d = rng.permutation(40), rng.permutation(30)
+    same = Scored(one.normal[n], one.defective[d], one.normal_ids[n], one.defective_ids[d])
+    want, found = (intervals({"x": runs}, np.random.default_rng(1), draws=60) for runs in ([one, one], [one, same]))
+    for name, limits in want["x"].items():
+        assert found["x"][name] == pytest.approx(limits, abs=1e-12), name
+
+
 def test_columns_share_their_draws_and_seeds_decide() -> None:
     rng = np.random.default_rng(6)
     one = scored(rng.standard_normal(30), 1.0 + rng.standard_normal(30))

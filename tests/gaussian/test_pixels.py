@@ -108,6 +108,17 @@ def test_thinning_hardly_moves_the_numbers() -> None:
     assert thin.regions == whole.regions == 12
 
 
+def test_thinning_weighs_early_and_late_frames_alike() -> None:
+    rng = np.random.default_rng(2)
+    frames = []
+    for number in range(12):  # the background grows brighter from frame to frame
+        mask = np.zeros((50, 50), np.bool_)
+        mask[10:20, 10:20] = True
+        frames.append((0.5 * number + rng.standard_normal((50, 50)) * ~mask + 3.0 * mask, mask))
+    whole, thin = collected(*frames).result(), collected(*frames, most=8000).result()
+    assert thin.auroc == pytest.approx(whole.auroc, abs=0.01)
+
+
 def test_what_says_nothing_is_refused() -> None:
     with pytest.raises(FitError, match="has a mask of"):
         collected((np.zeros((4, 4)), np.zeros((4, 5), np.bool_)))
