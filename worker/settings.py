@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         None, ge=1, le=1024, description="Frames of one backbone pass; none lets the start-up probe find the knee."
     )
     batch_wait_ms: Milliseconds = Field(
-        10.0, le=10_000, description="Longest wait for a full batch, from its first frame."
+        10.0, le=10_000, description="Longest wait for a full batch, from its first frame; none where frames are rare."
     )
     intake_bytes: Bytes = Field(64 * 2**20, description="Encoded bytes a worker holds ahead of its backbone.")
     message_max_bytes: Bytes = Field(64 * 2**20, description="Largest message taken.")

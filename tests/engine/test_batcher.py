@@ -45,3 +45,44 @@ def test_flush_takes_what_there_is() -> None:
 def test_nonsense_is_refused(size: int, wait: float) -> None:
     with pytest.raises(ValueError, match="must be at least"):
         Batcher(size, wait)
+
+
+def arrivals(batcher: Batcher[int], start_s: float, gap_s: float, count: int) -> list[float]:
+    """How long each of some items waits that come one by one, taken as soon as they are due."""
+    waits = []
+    for number in range(count):
+        now_s = start_s + number * gap_s
+        batcher.add([number], now_s)
+        remaining = batcher.remaining_s(now_s)
+        assert remaining is not None
+        waits.append(remaining)
+        assert batcher.pop(now_s + remaining) == [number]
+    return waits
+
+
+def test_an_item_that_comes_alone_again_and_again_waits_no_more() -> None:
+    batcher: Batcher[int] = Batcher(8, wait_s=0.01)
+    waits = arrivals(batcher, 0.0, 0.05, 40)
+    assert waits[0] == pytest.approx(0.01)
+    assert waits[12:] == [0.0] * 28
+
+
+def test_items_that_come_within_the_wait_go_on_waiting() -> None:
+    batcher: Batcher[int] = Batcher(8, wait_s=0.01)
+    assert arrivals(batcher, 0.0, 0.019, 200) == pytest.approx([0.01] * 200)
+
+
+def test_company_is_expected_soon_again_after_a_long_pause() -> None:
+    batcher: Batcher[int] = Batcher(8, wait_s=0.01)
+    arrivals(batcher, 0.0, 0.05, 100)
+    waits = arrivals(batcher, 3600.0, 0.005, 60)
+    assert waits[0] == 0.0
+    assert waits[45:] == pytest.approx([0.01] * 15)
+
+
+def test_items_that_come_together_are_company() -> None:
+    batcher: Batcher[int] = Batcher(64, wait_s=0.01)
+    for number in range(50):
+        batcher.add(range(8), number * 0.05)
+        assert batcher.remaining_s(number * 0.05) == pytest.approx(0.01)
+        batcher.pop(number * 0.05 + 0.01)
