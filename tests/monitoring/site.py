@@ -111,7 +111,7 @@ class Site:
         """Start Alertmanager, as it is shipped; it answers when this returns."""
         address = f"127.0.0.1:{self.ports['alertmanager']}"
         words = [
-            program("prometheus-alertmanager", "prometheus-alertmanager"),
+            str(Path(program("amtool", "prometheus-alertmanager")).with_name("prometheus-alertmanager")),
             f"--config.file={ROOT / 'deploy' / 'prometheus' / 'alertmanager.yaml'}",
             f"--storage.path={self._folder / 'alertmanager'}",
             f"--web.listen-address={address}",

@@ -28,7 +28,7 @@ from tests.support.waiting import eventually
 
 pytestmark = [
     needs_program("prometheus", "prometheus"),
-    needs_program("prometheus-alertmanager", "prometheus-alertmanager"),
+    needs_program("amtool", "prometheus-alertmanager"),
     pytest.mark.timeout(900),
 ]
 SEEN_WITHIN_S = 60.0

@@ -12,7 +12,8 @@ import pytest
 from tests.packaging.stand_ins import calls, fake_python, told
 from tests.support.repository import ROOT, listed_files
 
-PROGRAMS = "redis-server chromium prometheus systemd-analyze mosquitto openssl"
+PROGRAMS = "redis-server chromium prometheus amtool systemd-analyze mosquitto openssl"
+PACKAGES = "redis-server chromium prometheus prometheus-alertmanager systemd mosquitto openssl"
 
 
 @pytest.fixture
@@ -42,9 +43,10 @@ def test_ci_installs_what_is_missing_stops_its_service_and_runs_both_habits(chec
     assert result.returncode == 0, result.stderr
     assert steps(bare) == [
         "apt-get update -qq",
-        "apt-get install -y -qq --no-install-recommends redis-server chromium prometheus systemd mosquitto openssl",
+        f"apt-get install -y -qq --no-install-recommends {PACKAGES}",
         "service redis-server stop",
         "service prometheus stop",
+        "service prometheus-alertmanager stop",
         "service mosquitto stop",
         "make lint",
         "make test",
@@ -71,8 +73,7 @@ def test_ci_names_the_data_where_it_lies_beside_the_checkout(checkout: Path, bar
 def test_ci_gets_a_python_where_there_is_none(checkout: Path, bare: Path) -> None:
     (bare / "python3.12").unlink()
     told(checkout / ".ci" / "run", cwd=bare, PATH=str(bare), PYTHON="")
-    programs = "redis-server chromium prometheus systemd mosquitto openssl python3 python3-venv"
-    assert f"apt-get install -y -qq --no-install-recommends {programs}" in steps(bare)
+    assert f"apt-get install -y -qq --no-install-recommends {PACKAGES} python3 python3-venv" in steps(bare)
 
 
 def test_every_program_that_a_test_asks_for_is_installed_by_ci() -> None:
