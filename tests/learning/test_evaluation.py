@@ -11,19 +11,21 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn.model_selection import KFold
+from sklearn.svm import OneClassSVM
 
 from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.spec import BackboneSpec
 from gaussline.worker.errors import FitError, SourceError
 from gaussline.worker.gaussian.chi_squared import sigma_rate
 from gaussline.worker.gaussian.combination import Rule
+from gaussline.worker.gaussian.density import Projection
 from gaussline.worker.gaussian.metrics import auroc
-from gaussline.worker.learning import contamination, controls
+from gaussline.worker.learning import contamination, controls, evaluation
 from gaussline.worker.learning.category import Category
 from gaussline.worker.learning.contamination import contamination_table, stratified_order
 from gaussline.worker.learning.dataset import Dataset, Sample
 from gaussline.worker.learning.evaluation import defect_table, level_table, run_all, run_plan
-from gaussline.worker.learning.fit import FitOptions, fit_gaussians, fit_model, fit_moments
+from gaussline.worker.learning.fit import FitOptions, Fitted, fit_gaussians, fit_model, fit_moments, fit_rows
 from gaussline.worker.learning.protocol import Plan, Protocol, leaks, plans
 from gaussline.worker.learning.result_table import ResultTable, over_categories, shown
 from tests.learning.synthetic import CHANNELS, SPEC, normal
@@ -191,6 +193,37 @@ def test_the_papers_tables() -> None:
     assert row["stated FPR"] == pytest.approx(sigma_rate(2))
     assert row["can the law hold"] == "not with so few images"
     assert sum(told) == 4 + 6 + 2 + 2
+
+
+def test_controls_are_what_they_are_called() -> None:
+    one = category()
+    made = plans(one.data, Protocol.SPLIT)
+    prepared = controls.prepare(one, made, LEVELS, OPTIONS)
+    simple = controls.control_table(one, prepared, LEVELS, OPTIONS, lambda done: None)
+    x = one.features[1].astype(np.float64)
+    machine = OneClassSVM(kernel="rbf", gamma="scale").fit(x[made[0].train])
+    normal_scores, defective_scores = (-machine.score_samples(x[rows]) for rows in (made[0].normal, made[0].defective))
+    assert simple.row("one-class SVM")["middle"] == pytest.approx(auroc(normal_scores, defective_scores))
+    for name, scale in (("L2", np.ones(x.shape[1])), ("SED", x[made[0].train].std(axis=0, ddof=1))):
+        far = np.linalg.norm((x - x[made[0].train].mean(axis=0)) / scale, axis=1)
+        assert simple.row(name)["middle"] == pytest.approx(auroc(far[made[0].normal], far[made[0].defective]))
+    # The published threshold is about all directions, whatever the evaluation projects on.
+    asked = replace(OPTIONS, projection=Projection.PCA, variance=0.5)
+    sigma = controls.sigma_table(one, prepared, LEVELS, asked, lambda done: None)
+    assert sigma.rows == controls.sigma_table(one, prepared, LEVELS, OPTIONS, lambda done: None).rows
+
+
+def test_what_a_run_draws_follows_its_own_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = category()
+    drawn: list[int] = []
+
+    def watched(features: Any, rows: Any, levels: Any, options: FitOptions, copies: Any) -> Fitted:
+        drawn.append(options.seed)
+        return fit_rows(features, rows, levels, options, copies)
+
+    monkeypatch.setattr(evaluation, "fit_rows", watched)
+    run_all(one, plans(one.data, Protocol.SPLIT, seeds=(3, 4)), LEVELS, OPTIONS)
+    assert drawn == [3, 4]
 
 
 @pytest.mark.parametrize("robust", [False, True])

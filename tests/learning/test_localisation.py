@@ -151,6 +151,18 @@ def test_a_mask_of_zeros_and_ones_is_read_like_one_of_255(tmp_path: Path, extrac
         np.testing.assert_array_equal(mask, before[path])
 
 
+def test_the_noise_of_a_mask_is_no_defect(tmp_path: Path, extraction: Extraction) -> None:
+    write_folder(SyntheticParts(6, size=64), tmp_path, good=4, defects=1)
+    category = read_category(tmp_path, extraction, None)
+    before = read_masks(category)
+    noise = np.random.default_rng(0).integers(0, 40, (64, 64), dtype=np.uint8)  # such as a lossy copy leaves
+    for path in (tmp_path / "ground_truth").rglob("*.png"):
+        pixels = np.asarray(Image.open(path))
+        Image.fromarray(np.where(pixels > 0, pixels - noise, noise).astype(np.uint8)).save(path)
+    for path, mask in read_masks(category).items():
+        np.testing.assert_array_equal(mask, before[path])
+
+
 def test_shrinking_keeps_what_is_mostly_covered_and_never_loses_a_defect() -> None:
     mask = np.zeros((8, 8), np.bool_)
     mask[0:4, 0:4] = True

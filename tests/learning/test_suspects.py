@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from PIL import Image
 
 from gaussline.producer.sources.synthetic import SyntheticParts, write_folder
 from gaussline.worker.errors import FitError, SourceError
-from gaussline.worker.learning.fit import FitOptions
+from gaussline.worker.learning import suspects
+from gaussline.worker.learning.fit import FitOptions, Fitted, fit_rows
 from gaussline.worker.learning.normal_images import NormalImages, read_normal
 from gaussline.worker.learning.pipeline import BackboneOptions
 from gaussline.worker.learning.suspects import write_suspects
@@ -58,6 +60,24 @@ def test_planted_defects_come_first_with_maps(
         pixels = np.asarray(Image.open(one.map_file)).astype(int)
         assert pixels.shape == (64, 64, 3)
         assert (pixels[..., 0] - pixels[..., 2]).max() > 60  # red: seen by the others' fit, they are far out
+
+
+def test_no_suspect_has_a_part_in_the_fit_that_explains_it(
+    images: NormalImages, extractor: FeatureExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[set[int]] = []
+
+    def watched(features: Any, rows: Any, *others: Any) -> Fitted:
+        taken.append(set(rows.tolist()))
+        return fit_rows(features, rows, *others)
+
+    monkeypatch.setattr(suspects, "fit_rows", watched)
+    found = write_suspects(extractor, images.samples, images.features, OPTIONS, 5, tmp_path / "out")
+    rows = {row for row, sample in enumerate(images.samples) if sample.path in {one.path for one in found}}
+    assert len(rows) == 5
+    (fitted_on,) = taken
+    assert not rows & fitted_on
+    assert len(fitted_on) >= len(images.samples) - 5 - 3  # and hardly any other is missing
 
 
 def test_what_cannot_be_listed_leaves_nothing_behind(

@@ -179,6 +179,31 @@ def test_a_new_working_point_keeps_the_gaussians() -> None:
     assert new.to_artefact().digest != model.to_artefact().digest
 
 
+def test_frames_that_are_held_out_do_not_calibrate() -> None:
+    model = fit_model(normal(300), SPEC, FitOptions(0.05))
+    fresh = images(400, 5)
+    new, _ = recalibrated(model, fresh, rate=0.05, method=Method.CONFORMAL, holdout=0.25, seed=3)
+    assert (new.info["calibration_frames"], new.info["held_out_frames"]) == (300, 100)
+    scores = model.scores(list(fresh.features))
+    calibrated = np.isclose(scores[:, None], new.working_point.scores, rtol=1e-9, atol=0.0).any(axis=1)
+    apart = scores[~calibrated]
+    assert apart.size == 100
+    assert new.info["realised_rate"] == pytest.approx(new.working_point.fails(apart).mean())
+    other, _ = recalibrated(model, fresh, rate=0.05, method=Method.CONFORMAL, holdout=0.25, seed=4)
+    assert not np.array_equal(other.working_point.scores, new.working_point.scores)
+
+
+def test_from_its_start_on_the_tail_gives_the_p_values_and_up_to_it_the_frames_do() -> None:
+    options, spec = OPTIONS[Method.PARETO]
+    point = fit_model(features(spec, 1200, 1), spec, options).working_point
+    assert point.law is not None
+    start = point.law.parameters["start"]
+    inside, body = np.linspace(start, point.threshold, 9)[1:], np.linspace(point.scores[0], start, 9)
+    np.testing.assert_allclose(point.p_value(inside), point.law.p_value(inside), rtol=1e-12)
+    above = np.array([(point.scores >= score).sum() for score in body])
+    np.testing.assert_allclose(point.p_value(body), (above + 1.0) / (point.scores.size + 1.0), rtol=1e-12)
+
+
 def test_frames_that_the_fit_has_seen_do_not_calibrate() -> None:
     digests = np.arange(300, dtype=np.uint64)
     model = fit_model(normal(300), SPEC, FitOptions(0.05), digests=digests)
