@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,10 @@ from gaussline.worker.contract.verdict import Decision
 from gaussline.worker.gaussian.density import Gaussian, fit_gaussian
 from gaussline.worker.gaussian.drift import MONTH_S
 from gaussline.worker.gaussian.moments import Moments
+from gaussline.worker.learning.alarm import Alarm
 from gaussline.worker.learning.learner import ALARMS_PER_MONTH, Learner
 from gaussline.worker.learning.policy import Policy
-from gaussline.worker.learning.watch import STATISTICS, Alarm
+from gaussline.worker.learning.watch import STATISTICS
 from tests.learning.synthetic import CHANNELS, SPEC
 
 CAMERAS, FRAMES, CHUNK = 20, 50_000, 250
@@ -93,8 +94,9 @@ def test_a_million_stationary_frames_raise_no_more_alarms_than_stated() -> None:
 def test_the_same_watch_sees_a_change_within_minutes() -> None:
     assert not watched(3, 6_000)
     found = watched(3, 6_000, 1_000, shift=2.0)
-    assert found[0].kind == "scores"
-    assert found[0].at_us <= 6_400 * SECOND_US
+    at_us = {alarm.kind: alarm.at_us for alarm in reversed(found)}
+    assert at_us["scores"] <= 6_400 * SECOND_US
+    assert at_us["failures"] <= 6_400 * SECOND_US, "so far out, they fail as well"
 
 
 def test_a_lamp_that_fades_in_a_fast_cameras_first_minutes_is_seen_whenever_it_does() -> None:
@@ -111,3 +113,38 @@ def test_a_lamp_that_fades_in_a_fast_cameras_first_minutes_is_seen_whenever_it_d
             times = [(start + row) * SECOND_US // 20 for row in range(len(events))]
             found += watch.observe(events, times, features[start : start + CHUNK], lambda digest: model)
         assert [alarm.test for alarm in found if alarm.began] == ["image:exposure"], before
+
+
+def failing(shares: list[tuple[int, float]], drifting: float = 0.0) -> list[Alarm]:
+    """What a camera's watch says where frames fail at these shares, stretch by stretch; one frame a second."""
+    watch, model, found = Learner.start(SPEC, Policy()).new_watch("cam1"), gaussians(), list[Alarm]()
+    draw, at = np.random.default_rng(11), 0
+    for count, share in shares:
+        seen, features = line(9, count)
+        for start in range(0, count, CHUNK):
+            moved = drifting * (at + start) / 10_000
+            bad = draw.random(CHUNK) < share
+            changed = [
+                replace(
+                    one,
+                    p_value=float(stats.norm.cdf(stats.norm.ppf(one.p_value) - moved)),
+                    decision=Decision.FAIL if failed else Decision.PASS,
+                )
+                for one, failed in zip(seen[start : start + CHUNK], bad, strict=True)
+            ]
+            events: list[FeatureEvent] = changed  # type: ignore[assignment]
+            times = [(at + start + row) * SECOND_US for row in range(len(events))]
+            found += watch.observe(events, times, features[start : start + CHUNK], lambda digest: model)
+        at += count
+    return found
+
+
+def test_bad_parts_in_a_row_are_told_at_once_however_restless_the_reference_was() -> None:
+    """A drift within the reference makes its spread so large that no comparison with it tells anything."""
+    found = failing([(3_000, 0.03), (250, 1.0), (500, 0.03)], drifting=3.0)
+    (burst,) = [alarm for alarm in found if alarm.test == "failures:burst" and alarm.began]
+    assert burst.at_us <= 3_150 * SECOND_US
+    assert burst.since_us <= 3_000 * SECOND_US
+    assert any(alarm.test == "failures:burst" and not alarm.began for alarm in found), "and it ends"
+    usual = failing([(3_000, 0.3), (250, 1.0)])
+    assert not [alarm for alarm in usual if alarm.test == "failures:burst"], "where a third is bad, that is no burst"

@@ -100,6 +100,7 @@ class Host:
         self._maps: MapDesk | None = None
         self._pool: DecodePool | None = None
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._tidier = threading.Thread(target=self._tidy, name="tidy", daemon=True)
         self.runtime: RuntimeChoice | None = None
         self.clock: RedisClock | None = None
 
@@ -227,6 +228,7 @@ class Host:
         assert self._heartbeat is not None
         self._heartbeat.start()
         self._watcher.start()
+        self._tidier.start()
         if self._maps is not None:
             self._maps.start()
         try:
@@ -317,11 +319,8 @@ class Host:
         )
 
     def _watch(self) -> None:
-        """Beside the stages: turn the page when pointers move, trim what may go, follow Redis's clock."""
-        client = self._connect()
-        control = Control(client, self.settings.line)
-        ring = self._ring(client)
-        letters, aged_s = DeadLetters(client, self.settings.line), float("-inf")
+        """Beside the stages: turn the page when pointers move, follow Redis's clock."""
+        control = Control(self._connect(), self.settings.line)
         assert self._book is not None
         assert self.clock is not None
         while not self._stopping.is_set():
@@ -329,6 +328,21 @@ class Host:
                 control.wait(WATCH_S / 2)
                 self._book.refresh()
                 self.clock.measure()
+                self._observer.turned("watch")
+            except GausslineError as error:
+                self._observer.trouble("watch", error)
+                self._stopping.wait(WATCH_S)
+            except Exception as error:  # the watch must outlive what nobody expected, or promotions stop silently
+                self._observer.surprise("watch", error)
+                self._stopping.wait(WATCH_S)
+
+    def _tidy(self) -> None:
+        """Beside the stages, and beside the watch: a promotion waits for nothing that has only to be tidied up."""
+        client = self._connect()
+        ring = self._ring(client)
+        letters, aged_s = DeadLetters(client, self.settings.line), float("-inf")
+        while not self._stopping.wait(WATCH_S / 2):
+            try:
                 trim_verdicts(
                     client,
                     self.settings.line,
@@ -341,12 +355,11 @@ class Host:
                     self._let_old_go(client)
                     aged_s = time.monotonic()
                 ring.trim()
-                self._observer.turned("watch")
             except GausslineError as error:
-                self._observer.trouble("watch", error)
+                self._observer.trouble("tidy", error)
                 self._stopping.wait(WATCH_S)
-            except Exception as error:  # the watch must outlive what nobody expected, or promotions stop silently
-                self._observer.surprise("watch", error)
+            except Exception as error:  # what nobody expected must not let a line fill up silently
+                self._observer.surprise("tidy", error)
                 self._stopping.wait(WATCH_S)
 
 

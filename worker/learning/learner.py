@@ -28,6 +28,7 @@ from gaussline.worker.errors import SettingsError
 from gaussline.worker.gaussian.density import Gaussian
 from gaussline.worker.gaussian.drift import alpha_of
 from gaussline.worker.gaussian.moments import Moments
+from gaussline.worker.learning.alarm import Alarm
 from gaussline.worker.learning.block import Block, level_slices
 from gaussline.worker.learning.event_clock import EventClock
 from gaussline.worker.learning.gate import Bar, Gate
@@ -35,7 +36,7 @@ from gaussline.worker.learning.notice import Notice
 from gaussline.worker.learning.policy import Policy
 from gaussline.worker.learning.reservoir import Page, Reservoir
 from gaussline.worker.learning.spans import Spans
-from gaussline.worker.learning.watch import SLOW_EVERY_S, STATISTICS, Alarm, CameraWatch, Gaussians
+from gaussline.worker.learning.watch import SLOW_EVERY_S, STATISTICS, CameraWatch, Gaussians
 
 RECENT = 65_536
 """Frames whose identity is remembered, so that one that comes again teaches nothing."""

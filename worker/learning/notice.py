@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from gaussline.worker.learning.watch import Alarm
+from gaussline.worker.learning.alarm import Alarm
 
 
 @dataclass(frozen=True, slots=True)

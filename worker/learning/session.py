@@ -26,13 +26,13 @@ from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.order import Order, OrderKind
 from gaussline.worker.contract.spec import BackboneSpec
 from gaussline.worker.errors import ArtefactError, BackboneMismatch, NotFound
+from gaussline.worker.learning.alarm import sentence
 from gaussline.worker.learning.block import Block, read_block
 from gaussline.worker.learning.learner import Learner
 from gaussline.worker.learning.learner_state import about, pack_moments, pack_state, restore
 from gaussline.worker.learning.notice import Notice
 from gaussline.worker.learning.obedience import obey
 from gaussline.worker.learning.policy import Policy
-from gaussline.worker.learning.watch import sentence
 
 FEEDBACK_ENTRIES = 500
 MODELS = 4

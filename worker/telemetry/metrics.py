@@ -24,7 +24,7 @@ MAX_CAMERAS = 500
 """Cameras with a label of their own; the names come from outside, and a label set must have an end."""
 OTHER = "other"
 STAGES = ("take", "prepare", "backbone", "score", "settle")
-FAULTS = ("intake", "compute", "settle", "watch", "heartbeat")
+FAULTS = ("intake", "compute", "settle", "watch", "tidy", "heartbeat")
 """Stages that every worker has; the names of others come up with their first fault."""
 HEAT_MAPS = ("stored", "shed", "refused", "failed")
 
