@@ -85,7 +85,7 @@ class Site:
         shipped = ROOT / "deploy" / "prometheus"
         config = yaml.safe_load((shipped / "prometheus.yaml").read_text("utf-8"))
         if self._scrape_s is not None:
-            config["global"] = dict.fromkeys(("scrape_interval", "evaluation_interval"), f"{self._scrape_s}s")
+            config["global"] |= dict.fromkeys(("scrape_interval", "evaluation_interval"), f"{self._scrape_s}s")
         config["rule_files"] = [str(shipped / name) for name in config["rule_files"]]
         for job, name in zip(config["scrape_configs"], JOBS, strict=True):
             job["static_configs"] = [{"targets": [f"127.0.0.1:{self.ports[name]}"]}]
