@@ -63,6 +63,8 @@ def test_evaluate_refuses_in_one_line_and_writes_no_half_report(
     wrong = cli(*base, "--extra", "combinations,horoscope", "--html", str(report), code=2)
     assert "'horoscope' is none of" in wrong.stderr
     assert "training share 1.5" in cli(*base, "--train-share", "1.5", code=1).stderr
+    assert "variance fraction 2" in cli(*base, "--projection", "pca", "--variance", "2", code=1).stderr
+    assert "'--seed'" in cli(*base, "--seed", "-1", code=2).stderr
     assert not (tmp_path / "cache").exists()  # nothing was computed for it
     (tmp_path / "good").mkdir()
     (tmp_path / "good" / "a.png").write_bytes(b"no image")

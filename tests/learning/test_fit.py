@@ -198,9 +198,11 @@ def test_a_rate_out_of_range_is_refused(rate: float) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.3, 30.0, float("nan")])
-def test_a_calibration_share_out_of_range_is_refused(share: float) -> None:
+def test_a_share_out_of_range_is_refused(share: float) -> None:
     with pytest.raises(FitError, match="calibration share"):
         FitOptions(calibration_share=share)
+    with pytest.raises(FitError, match="variance fraction"):  # before minutes are spent on features
+        FitOptions(variance=share)
 
 
 # --- what does not fit -----------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def calibrate(
     holdout: Annotated[
         float, typer.Option(help="Share of the frames that the new point is held against instead.", min=0.0, max=0.9)
     ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of that draw.")] = 0,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out; they are listed.")] = False,
     promote: Annotated[bool, typer.Option("--promote", help="Point the stable channel at the new version.")] = False,
     note: Note = "",

@@ -75,7 +75,7 @@ def evaluate(
         float, typer.Option(help="Share of the normal images to fit on, where the folder has no split of its own.")
     ] = 0.7,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeded divisions to average over.")] = 1,
-    seed: Annotated[int, typer.Option(help="The first seed; bootstrap draws follow it too.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The first seed; bootstrap draws follow it too.")] = 0,
     draws: Annotated[int, typer.Option(min=1, help="Bootstrap draws of an interval.")] = 500,
     confidence: Annotated[float, typer.Option(help="Confidence of intervals.")] = 0.95,
     extra: Annotated[

@@ -76,8 +76,9 @@ class FitOptions:
             )
         if self.method is Method.HOTELLING and self.robust:
             raise FitError(f"a robust fit chooses its frames by their scores{NO_F_LAW}")
-        if not 0.0 < self.calibration_share < 1.0:
-            raise FitError(f"calibration share {self.calibration_share} is not between 0 and 1")
+        for name, share in (("calibration share", self.calibration_share), ("variance fraction", self.variance)):
+            if not 0.0 < share < 1.0:
+                raise FitError(f"{name} {share} is not between 0 and 1")
 
     def held(self, frames: int) -> int:
         """How many of so many normal frames are held back for calibration."""

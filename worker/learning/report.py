@@ -27,6 +27,9 @@ GROUPS = {
     "clear": ("Defects that stand out the most", "Their scores are the highest."),
     "calm": ("Good parts that look most normal", "Their scores are the lowest."),
 }
+SCALES = {"missed": ("missed",), "alarming": ("alarming", "calm"), "clear": ("clear",), "calm": ("alarming", "calm")}
+"""Groups whose maps a group shares its scale with: beside defects that stand out ten times as far, what little a missed
+one adds would not be seen; and good parts are to be seen as calm as they are."""
 JPEG_QUALITY = 88
 
 
@@ -106,19 +109,16 @@ def _category(category: Assessed, rule: str, levels: tuple[str, ...]) -> dict[st
 
 
 def _groups(examples: tuple[Example, ...]) -> list[dict[str, Any]]:
-    """The images by group, all maps on one colour scale, so that they can be compared."""
+    """The images by group. Maps that are to be compared share a colour scale; see `SCALES`."""
     if not examples:
         return []
-    strongest = [float(np.percentile(np.abs(one.explained.map.combined), 99.5)) for one in examples]
-    scale = max(strongest) or 1.0
-    return [
-        {
-            "title": title,
-            "note": note,
-            "images": [_image(one, scale) for one in examples if one.group == group],
-        }
-        for group, (title, note) in GROUPS.items()
-    ]
+    strongest = {one: float(np.percentile(np.abs(one.explained.map.combined), 99.5)) for one in examples}
+    found = []
+    for group, (title, note) in GROUPS.items():
+        scale = max((strongest[one] for one in examples if one.group in SCALES[group]), default=0.0) or 1.0
+        images = [_image(one, scale) for one in examples if one.group == group]
+        found.append({"title": title, "note": note, "images": images})
+    return found
 
 
 def _image(example: Example, scale: float) -> dict[str, Any]:
