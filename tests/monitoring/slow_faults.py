@@ -77,7 +77,11 @@ def test_slow_faults_are_seen_and_end(site: Site, parts: Path, artefact: Artefac
     # A version that fails everything, on one camera of a line that has judged enough for a share to mean something.
     for _ in range(12):
         send(site.cli, parts)
+    send(site.cli, parts, camera="cam2")
     eventually(lambda: nothing_waits(site), within_s=60.0, what="their verdicts, by the version before")
+    # What a camera's counters hold when they are seen first is no increase.
+    seen = 'gaussline_line_verdicts_total{camera="cam2",decision="pass"} > 0'
+    eventually(lambda: site.query(seen), within_s=30.0, what="a first look at the camera")
     site.cli("models", "promote", "default", "2")
     eventually(lambda: worker.metric("gaussline_model_version_info", version="2") == 1, what="version 2")
     for _ in range(3):
