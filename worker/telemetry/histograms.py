@@ -1,7 +1,8 @@
 """Histograms that a whole batch of values is counted into at once.
 
 The library's own takes two locks and walks over its buckets for each value: four of them were 6 % of what a frame costs
-the pipeline without a network (bench.metrics_cost).
+the pipeline without a network. Here values wait in a list until there are many, or somebody reads: numpy counts a
+thousand of them in half the time (bench.observers).
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
+
+FOLD = 1024
+"""Values that wait at most: 45 µs of counting, once in a while."""
 
 
 class Histograms(Collector):
@@ -61,33 +66,49 @@ class Tally:
         bounds: upper bounds of its buckets, ascending.
     """
 
-    __slots__ = ("_bounds", "_counts", "_exemplars", "_lock", "_names", "_sum")
+    __slots__ = ("_bounds", "_counts", "_exemplars", "_lock", "_names", "_sum", "_waiting")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = tuple(bounds)
         self._names = [*(str(float(bound)) for bound in bounds), "+Inf"]
-        self._counts = [0] * len(self._names)
+        self._counts = np.zeros(len(self._names), np.int64)
         self._exemplars: list[Exemplar | None] = [None] * len(self._names)
         self._sum = 0.0
+        self._waiting: list[float] = []
         self._lock = threading.Lock()
 
     def count(self, values: Sequence[float], traces: Iterable[tuple[float, str]] = ()) -> None:
         """Count values; `traces` are (value, trace id) of those that lead on to a trace."""
-        bounds, counts = self._bounds, self._counts
         with self._lock:
-            self._sum += sum(values)
-            for value in values:
-                counts[bisect_left(bounds, value)] += 1
+            self._waiting.extend(values)
+            if len(self._waiting) >= FOLD:
+                self._fold()
             for value, trace_id in traces:
-                self._exemplars[bisect_left(bounds, value)] = Exemplar({"trace_id": trace_id}, value, time.time())
+                place = bisect_left(self._bounds, value)
+                self._exemplars[place] = Exemplar({"trace_id": trace_id}, value, time.time())
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        with self._lock:
+            self._waiting.append(value)
+            if len(self._waiting) >= FOLD:
+                self._fold()
 
     def read(self) -> tuple[list[tuple[str, float] | tuple[str, float, Exemplar]], float]:
         """Cumulated buckets with their bounds and exemplars, and the sum of all values."""
         with self._lock:
-            counts, exemplars, total = self._counts.copy(), self._exemplars.copy(), self._sum
+            self._fold()
+            counts, exemplars, total = self._counts.tolist(), self._exemplars.copy(), self._sum
         found: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
         below = 0
         for name, count, exemplar in zip(self._names, counts, exemplars, strict=True):
             below += count
             found.append((name, float(below)) if exemplar is None else (name, float(below), exemplar))
         return found, total
+
+    def _fold(self) -> None:
+        """Count what waits. The lock is held."""
+        values = np.array(self._waiting, np.float64)
+        self._waiting.clear()
+        self._sum += float(values.sum())
+        self._counts += np.bincount(np.searchsorted(self._bounds, values), minlength=len(self._counts))

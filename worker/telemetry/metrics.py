@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter as Counts
 from collections.abc import Callable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from gaussline.worker.contract.trace import is_sampled, trace_id
 from gaussline.worker.contract.trial import STABLE
@@ -48,10 +47,7 @@ class Metrics(Observer):
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(PREFIX + name, text, ("line", *labels), registry=registry)
 
-        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
-            return Histogram(PREFIX + name, text, ("line", *labels), buckets=buckets, registry=registry)
-
-        def by_frame(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histograms:
+        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histograms:
             return Histograms(PREFIX + name, text, ("line", *labels), buckets, registry)
 
         self._frames = counter(
@@ -59,10 +55,10 @@ class Metrics(Observer):
         )
         # A metric's child is looked up by its labels under a lock: what a batch touches is looked up once.
         self._frames_of: dict[tuple[str, Decision, Reason | None], Counter] = {}
-        self._from_capture = by_frame(
+        self._from_capture = histogram(
             "capture_to_verdict_seconds", "From capture (camera's clock) to verdict.", LATENCY_BUCKETS
         ).labels(line)
-        self._from_admission = by_frame(
+        self._from_admission = histogram(
             "admission_to_verdict_seconds", "From admission to verdict, both by Redis's clock.", LATENCY_BUCKETS
         ).labels(line)
         stages = histogram("stage_seconds", f"One turn of a stage: {', '.join(STAGES)}.", LATENCY_BUCKETS, "stage")
@@ -70,8 +66,8 @@ class Metrics(Observer):
         self._batch = histogram("batch_frames", "Frames of one backbone pass.", BATCH_BUCKETS).labels(line)
         self._busy = counter("device_busy_seconds_total", "Time the device computed.").labels(line)
         self._idle = counter("device_idle_seconds_total", "Time the device waited for frames.").labels(line)
-        self._p_value = by_frame("p_value", "P-values of judged frames.", P_BUCKETS, "model")
-        self._ratio = by_frame(
+        self._p_value = histogram("p_value", "P-values of judged frames.", P_BUCKETS, "model")
+        self._ratio = histogram(
             "score_ratio", "Score of a judged frame over its threshold; above 1 it fails.", RATIO_BUCKETS, "model"
         )
         self._judged_of: dict[str, tuple[Tally, Tally]] = {}
@@ -142,8 +138,24 @@ class Metrics(Observer):
 
     def settled(self, verdicts: Sequence[Verdict], seconds: float, now_us: int) -> None:
         self._stage["settle"].observe(seconds)
-        for (camera, decision, reason), frames in Counts((v.camera, v.decision, v.reason) for v in verdicts).items():
-            self._frames_with(camera, decision, reason).inc(frames)
+        frames: dict[tuple[str, Decision, Reason | None], int] = {}
+        by_model: dict[str, tuple[list[float], list[float]]] = {}
+        for v in verdicts:
+            key = (v.camera, v.decision, v.reason)
+            frames[key] = frames.get(key, 0) + 1
+            if v.model is not None:
+                judged = by_model.get(v.model.name)
+                if judged is None:
+                    judged = by_model[v.model.name] = ([], [])
+                if v.p_value is not None:
+                    judged[0].append(v.p_value)
+                if v.score is not None and v.threshold:
+                    judged[1].append(v.score / v.threshold)
+        for (camera, decision, reason), count in frames.items():
+            self._frames_with(camera, decision, reason).inc(count)
+        for model, values in by_model.items():
+            for tally, some in zip(self._judged_by(model), values, strict=True):
+                tally.count(some)
         traced = [(v, trace_id(v.traceparent)) for v in verdicts if v.traceparent and is_sampled(v.traceparent)]
         self._from_admission.count(
             [_seconds(v.admitted_us, now_us) for v in verdicts],
@@ -153,14 +165,6 @@ class Metrics(Observer):
             [_seconds(v.captured_us, now_us) for v in verdicts if v.captured_us is not None],
             [(_seconds(v.captured_us, now_us), trace) for v, trace in traced if v.captured_us is not None],
         )
-        by_model: dict[str, list[Verdict]] = {}
-        for verdict in verdicts:
-            if verdict.model is not None:
-                by_model.setdefault(verdict.model.name, []).append(verdict)
-        for model, judged in by_model.items():
-            p_values, ratios = self._judged_by(model)
-            p_values.count([v.p_value for v in judged if v.p_value is not None])
-            ratios.count([v.score / v.threshold for v in judged if v.score is not None and v.threshold])
 
     def unreplicated(self, messages: int) -> None:
         """Count them."""
