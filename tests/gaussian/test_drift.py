@@ -103,6 +103,29 @@ def test_the_channels_that_moved_are_named_in_their_own_units() -> None:
     assert [size for _, size in found] == pytest.approx([-3.0, 0.5])
 
 
+def test_what_sets_groups_apart_is_no_spread_and_no_resemblance() -> None:
+    """Ten versions, whose working points differ: the spread is that of one, and the freedom is not lost to them."""
+    rng, groups = np.random.default_rng(4), np.repeat(np.arange(10), 6)
+    found = []
+    for _ in range(200):
+        values = rng.standard_normal(60) + 2.0 * rng.standard_normal(10)[groups]
+        level, share = drift.without_levels(values, groups)
+        assert level.mean() == pytest.approx(values.mean())
+        assert share == pytest.approx(0.1)
+        found.append((*drift.spread(level)[1:], *drift.spread(values)[1:]))
+    sd, dof, sd_plain, dof_plain = np.mean(found, axis=0)
+    assert 0.9 < sd < 1.2
+    assert dof > 40
+    assert sd_plain > 3.0, "else the versions count as noise"
+    assert dof_plain < 20
+    one = rng.standard_normal(60)
+    assert drift.without_levels(one, np.arange(60) // 2)[1] < 1.0
+    for unchanged in (np.zeros(60), np.arange(60)):  # one version; and so many that nothing would be left
+        level, share = drift.without_levels(one, unchanged)
+        np.testing.assert_array_equal(level, one)
+        assert share == 1.0
+
+
 def test_small_numbers() -> None:
     np.testing.assert_array_equal(drift.block_means(np.arange(7.0), 2), [0.5, 2.5, 4.5])
     assert drift.relative_change(-4.0, -3.0) == 0.25

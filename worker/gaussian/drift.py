@@ -94,6 +94,26 @@ def root_variance(share: float, calibration_frames: int) -> float:
     return (1.0 - share) / (4.0 * (calibration_frames + 2.0)) if calibration_frames else 0.0
 
 
+def without_levels(values: ArrayLike, groups: ArrayLike) -> tuple[Array, float]:
+    """(m,) values without what sets groups of them apart, and how much of one group's error is in the mean of all.
+
+    Each group's own mean is taken out and the mean of all put back; what is left is scaled so that its variance is as
+    expected of independent values (one freedom a group is gone). The second number is Σ(m_g/m)²: the variance of the
+    mean that comes from the groups, in units of that of one group. Groups too many to leave a spread change nothing.
+
+    Args:
+        groups: (m,) numbers of the groups.
+    """
+    v, number = np.asarray(values, np.float64), np.unique(np.asarray(groups), return_inverse=True)[1]
+    sizes = np.bincount(number).astype(np.float64)
+    m, freedom = v.size, v.size - sizes.size
+    if sizes.size == 1 or freedom < m // 2:
+        return v, 1.0
+    means = np.bincount(number, weights=v) / sizes
+    left: Array = v.mean() + (v - means[number]) * np.sqrt((m - 1.0) / freedom)
+    return left, float(np.sum((sizes / m) ** 2))
+
+
 def mean_shifts(reference: Array, newest: Array) -> tuple[Array, Array]:
     """How far whitened block means lie from the reference's mean: log squared distance of (m,) and of (w,) blocks.
 

@@ -64,6 +64,7 @@ class CameraWatch:
         alpha_fast, alpha_slow: level of one test.
         every_s: least working time between two evaluations of the fast tests.
         entering: blocks of the last evaluation that have not moved on to the reference yet.
+        turns, root_turns: how often another version began to judge; and how often by the end of each slow block.
         fail_limit: share of failures of a new camera over which the model does not fit it.
     """
 
@@ -79,6 +80,8 @@ class CameraWatch:
     images: dict[str, list[float]] = field(default_factory=dict)
     means: list[NDArray[np.float32]] = field(default_factory=list)
     roots: list[float] = field(default_factory=list)
+    root_turns: list[int] = field(default_factory=list)
+    turns: int = 0
     starts: list[int] = field(default_factory=list)
     slow_starts: list[int] = field(default_factory=list)
     failures: list[float] = field(default_factory=list)
@@ -133,6 +136,8 @@ class CameraWatch:
         """From `to_state`. Returns self."""
         for name in _FACTS:
             setattr(self, name, facts.get(name, getattr(self, name)))  # a fact of a later build may be missing
+        # Of blocks that an earlier build wrote down it is not known: they count as one version's.
+        self.root_turns = [0] * (len(self.roots) - len(self.root_turns)) + self.root_turns
         self.block = _Sums(**facts["block"])
         if "block" in arrays:
             self.block.features = np.array(arrays["block"], np.float64)
@@ -144,6 +149,7 @@ class CameraWatch:
         """Another version judges: means are compared within a version's life only, and alarms of them end."""
         found = models(digest)
         self.turned = self.turned or bool(self.digest)
+        self.turns += 1
         self.digest, self.calibration = digest, 0 if found is None else found[2]
         self.means, self.block = [], _Sums()
         self._white = {}
@@ -202,7 +208,9 @@ class CameraWatch:
         if self.slow_count >= SLOW:
             root = float(np.sqrt(self.slow_failed / self.slow_count))
             self.slow_failed = self.slow_count = 0
-            _push(self.roots, root, SLOW_REFERENCE[1], SLOW_NEWEST, hold=self._held("failures"))
+            hold = self._held("failures")
+            _push(self.roots, root, SLOW_REFERENCE[1], SLOW_NEWEST, hold=hold)
+            _push(self.root_turns, self.turns, SLOW_REFERENCE[1], SLOW_NEWEST, hold=hold)
             if now_us - self.evaluated_us[1] >= SLOW_EVERY_S * 1e6:
                 self.evaluated_us[1] = now_us
                 found += self._failures(now_us)
@@ -301,9 +309,12 @@ class CameraWatch:
             "after": float(np.mean(np.square(new))),
             "what": "share of failures",
         }
-        # Where versions changed, the newest working point has an error of its own; the reference's spread has many.
-        extra = drift.root_variance(facts["before"], self.calibration) if self.turned else 0.0
-        t, dof = drift.shift_t(old, new, floor=0.5 / np.sqrt(SLOW), extra_variance=extra, robust=False)
+        # Each version's working point has an error of its own. It is known: so it is taken out of the old ones' spread,
+        # where it would look like blocks that resemble each other, and added; of the newest blocks, whose versions are
+        # calibrated on much the same frames, as that of one version.
+        level, of_old = drift.without_levels(old, _split(self.root_turns, SLOW_NEWEST)[0])
+        extra = drift.root_variance(facts["before"], self.calibration) * (1.0 + of_old) if self.turned else 0.0
+        t, dof = drift.shift_t(level, new, floor=0.5 / np.sqrt(SLOW), extra_variance=extra, robust=False)
         return self._judge("failures", "failures", t, dof, self.alpha_slow, now_us, facts)
 
     def _judge(
@@ -329,7 +340,7 @@ class CameraWatch:
 
 _FACTS = (
     *("frames", "digest", "calibration", "shares", "images", "roots", "starts", "slow_starts", "failures", "alarms"),
-    *("evaluated_us", "entering", "slow_failed", "slow_count", "early_failed", "met"),
+    *("evaluated_us", "entering", "root_turns", "turns", "slow_failed", "slow_count", "early_failed", "met"),
 )
 _BLOCK_FACTS = ("count", "since_us", "low", "failed", "statistics", "told")
 
