@@ -39,6 +39,20 @@ def test_a_stage_that_does_not_turn_is_stuck() -> None:
     assert health.stuck() == {}
 
 
+def test_a_stage_that_says_why_it_cannot_and_one_that_drains_are_not_stuck() -> None:
+    clock = Clock()
+    health = Health(clock, stale_s=30.0)
+    health.turned("intake")
+    clock.now_s += 31.0
+    assert health.stuck() == {"intake": 31.0}
+    health.trouble("intake", OSError("Redis is away"))
+    assert health.stuck() == {}, "a restart would not bring Redis back"
+    clock.now_s += 31.5
+    assert health.stuck() == {"intake": 31.5}
+    health.drain()
+    assert health.stuck() == {}, "a stage that has ended turns no more"
+
+
 def test_a_question_that_hangs_is_asked_once_and_not_waited_for() -> None:
     answers, asked = threading.Event(), []
 
