@@ -161,7 +161,7 @@ def _idle(pid: int) -> None:
     used = -1
     while True:
         now = _ticks(str(pid))
-        if now == used:
+        if now == used > 0:
             return
         used = now
         time.sleep(0.5)

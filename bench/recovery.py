@@ -42,6 +42,7 @@ from gaussline.worker.vision.runtime import choose_runtime
 from gaussline.worker.vision.weights import WeightsSource
 
 CAMERA: Final = "cam1"
+BATCH: Final = 4
 RECOVERED_S: Final = 2.0
 RESTARTED_S: Final = 3.0
 STANDBY_S: Final = 10.0
@@ -220,6 +221,8 @@ def main() -> None:
                 "GAUSSLINE_LINE": LINE,
                 "GAUSSLINE_WEIGHTS": options.weights,
                 "GAUSSLINE_CLAIM_AFTER_S": f"{options.claim_after_s}",
+                # What a worker has in its hands goes by the size of its batches, which it measures: the same each time.
+                "GAUSSLINE_BATCH_MAX_FRAMES": f"{BATCH}",
                 "GAUSSLINE_LOG_FORMAT": "json",
             }
             frames = parts(100)

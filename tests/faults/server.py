@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gaussline.worker.broker.embedded import EmbeddedRedis, find_server
+from tests.support.waiting import eventually
 
 UNSYNCED_S: Final = 1.0
 """What a power cut may take, by Redis's own word: a second, and up to two where the disk is slow."""
@@ -104,13 +105,23 @@ class Server:
         resource.prlimit(self.redis.pid, resource.RLIMIT_FSIZE, (size + room, resource.RLIM_INFINITY))
 
     def free_disk(self) -> None:
-        """Lift the limit, and start the server where it has ended for it."""
+        """Lift the limit; start the server where it has ended for it, else do what docs/reliability.md says of it."""
         if self.up and _ended(self.redis.pid):
             self.kill()  # which only puts it down
         elif self.up:
             resource.prlimit(self.redis.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            self._write_anew()
         self._full_since_us = 0
         self.start()
+
+    def _write_anew(self) -> None:
+        """Redis takes back what did not fit, and goes on where that ended: a hole, and nobody can read the file."""
+        client = self.redis.client()
+        # Before it has written what waited, that would come into the new file and into what stands behind it.
+        eventually(lambda: client.info("persistence")["aof_last_write_status"] == "ok", what="a file with room")
+        client.bgrewriteaof()
+        eventually(lambda: not _rewrites(client.info("persistence")), what="an append-only file that is whole")
+        client.close()
 
     def close(self) -> None:
         """Stop it, whatever state it is in."""
@@ -119,6 +130,11 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.redis.pid, signal.SIGCONT)
         self.redis.stop()
+
+
+def _rewrites(persistence: dict[str, Any]) -> bool:
+    """The append-only file is written anew, or will be."""
+    return bool(persistence["aof_rewrite_in_progress"] or persistence["aof_rewrite_scheduled"])
 
 
 def _now_us() -> int:
