@@ -193,10 +193,14 @@ class Arm:
         self.client.xtrim(Keys(LINE).verdicts, 0, approximate=False)
 
     def _cpu_s(self) -> float:
-        """CPU seconds of the worker, its children that live, and Redis, so far."""
-        tasks = Path(f"/proc/{self.pid}/task").glob("*/children")
-        children = [pid for task in tasks for pid in task.read_text().split()]
-        return sum(_ticks(pid) for pid in (str(self.pid), str(self.server.pid), *children)) / os.sysconf("SC_CLK_TCK")
+        """CPU seconds of the worker, every process below it that lives, and Redis, so far."""
+        return sum(_ticks(pid) for pid in (str(self.server.pid), *_family(str(self.pid)))) / os.sysconf("SC_CLK_TCK")
+
+
+def _family(pid: str) -> list[str]:
+    """A process and those below it: a decoding process forks once more."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [pid, *(each for task in tasks for child in task.read_text().split() for each in _family(child))]
 
 
 def _ticks(pid: str) -> int:

@@ -42,7 +42,7 @@ def test_what_the_server_has_forgotten_is_not_learnt_and_what_it_has_is_learnt_o
         other = session(client, f"{LINE}u")
         other.open()
         drain(other)
-        assert other.learner.counts["taught"] > 64
+        assert len(other.learner.pending) <= 2, "the block that stands in the place of the lost one has taught"
         for level, want in zip(have, other.learner.moments, strict=True):
             identical(level, want)
         for one in (running, other):
