@@ -49,9 +49,14 @@ def test_a_slot_moves_under_load(tmp_path: Path) -> None:
 
 
 def test_a_row_that_breaks_a_promise_is_told() -> None:
-    row = {"fault": "lag", "wait": "with", "wrong": [], "lost": 0, "doubled": 0, "lost_within_s": 0.0}
+    row = {"topology": "sentinel", "fault": "lag", "wait": "with", "wrong": [], "lost": 0, "doubled": 0}
+    row |= {"lost_within_s": 0.0}
     assert problems(row) == []
     assert problems(row | {"wrong": ["x"]}) == ["x"]
     assert problems(row | {"lost": 1}) == ["with WAIT 1 frames were lost and 0 doubled"]
     assert problems(row | {"wait": "without", "lost": 3, "doubled": 2, "lost_within_s": 0.9}) == []
     assert "1.50 s from the fault" in problems(row | {"wait": "without", "lost": 3, "lost_within_s": 1.5})[0]
+    late = row | {"fault": "switch", "lost": 3, "lost_within_s": 1.2}
+    assert problems(late) == [], "one replica is none that is chosen"
+    assert problems(late | {"wait": "all"}) == ["with WAIT 3 frames were lost and 0 doubled"]
+    assert "1.20 s from the fault" in problems(late | {"topology": "cluster", "wait": "without"})[0]
