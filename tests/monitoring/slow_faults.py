@@ -75,7 +75,7 @@ def test_slow_faults_are_seen_and_end(site: Site, parts: Path, artefact: Artefac
     site.fires("GausslineLatency", within_s=120.0)
 
     # A version that fails everything, on one camera of a line that has judged enough for a share to mean something.
-    for _ in range(12):
+    for _ in range(16):
         send(site.cli, parts)
     send(site.cli, parts, camera="cam2")
     eventually(lambda: nothing_waits(site), within_s=60.0, what="their verdicts, by the version before")
