@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
+from gaussline.worker.commands.fit import fit_table
 from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.spec import BackboneSpec
 from gaussline.worker.errors import FitError
@@ -96,6 +99,13 @@ def test_the_report_says_what_a_method_promises(fitted: tuple[Method, Model, Bac
     if method is Method.PARETO:
         low, high = told["interval"]
         assert low <= told["threshold"] <= high
+    text = io.StringIO()
+    Console(file=text, width=200).print(fit_table(told))
+    shown = text.getvalue()
+    assert told["promise"] in shown
+    wanted = {Method.PARETO: "interval of the threshold", Method.ROBUST: "interval of the realised rate"}
+    assert (wanted.get(method, "no interval is here") in shown) == (method in wanted)
+    assert ("95 % interval of the" in shown) == (method in wanted)
 
 
 def test_the_exact_law_is_exact_and_the_published_one_warns() -> None:

@@ -338,6 +338,12 @@ def fit_table(text: dict[str, Any]) -> Group:
         )
     elif "events" not in text:
         title += "\nnot held against unseen normal frames: --holdout, or normal test images (test/good), do that"
+    if "interval" in text:
+        low, high = text["interval"]
+        if text["method"] == "pareto":
+            title += f"\n95 % interval of the threshold, if the tail goes on so: {low:.4g} … {high:.4g}"
+        else:
+            title += f"\n95 % interval of the realised rate, if the law is right: {low:.2%} … {high:.2%}"
     if "warning" in text:
         title += f"\nwarning: {text['warning']}"
     table = Table()
