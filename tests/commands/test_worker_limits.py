@@ -113,6 +113,7 @@ def test_a_killed_workers_message_is_judged_alone_in_an_isolated_process(fitted:
         lambda: way.client.xpending(way.keys.frames("cam1"), "workers")["pending"] == 1, what="a message in hand"
     )
     first.end(signal.SIGKILL)
+    way.client.xadd(way.keys.dead("poison"), {"id": "cam1:1:9", "data": b"old"}, id="1-0")
     second = start_worker(fitted, GAUSSLINE_CLAIM_AFTER_S="1", GAUSSLINE_WORKER_NAME="second")
     try:
         settled(way, within_s=200.0)  # an interpreter with torch starts, perhaps beside other tests
@@ -129,6 +130,8 @@ def test_a_killed_workers_message_is_judged_alone_in_an_isolated_process(fitted:
         assert one["score"] == pytest.approx(other["score"], rel=1e-4)
         assert one["model"] == other["model"]
     assert second.metric("gaussline_isolated_frames_total") == 2
+    # No newer letter pushes it out: its age does, where a worker looks after it.
+    eventually(lambda: way.client.xlen(way.keys.dead("poison")) == 0, what="the end of a letter over its age")
     assert second.metric("gaussline_poison_frames_total") == 0
     assert json.dumps(second.log).count("traceback") == 0
     assert second.end(signal.SIGTERM) == 0

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from gaussline.worker.bridge.parcel import Parcel
 from gaussline.worker.broker.client import Redis, connect
 from gaussline.worker.broker.embedded import EmbeddedRedis
 from gaussline.worker.broker.verdicts import PartVerdicts, Verdicts
@@ -155,3 +156,17 @@ def test_a_bridge_begins_at_its_cursor_again(moving: Moving) -> None:
         moving.move()
         eventually(lambda: {name for _, name in receiver.got} == set(ids(*OLD, *NEW)), what="the new master's verdicts")
     assert threading.active_count() < 20
+
+
+def test_a_bridge_that_the_new_one_does_not_know_begins_at_its_beginning(moving: Moving) -> None:
+    """It moves between the last delivery of the old one's and its acknowledgement."""
+
+    def leave(parcel: Parcel) -> None:
+        if parcel.id == ids(OLD[-1])[0] and moving.moves == 0:
+            moving.move()
+            Verdicts(moving, LINE).unregister("mes")
+
+    receiver = Receiver(leave)
+    way: Any = type("Place", (), {"client": moving, "line": LINE})
+    with running(bridge(way, receiver)):
+        eventually(lambda: set(ids(*NEW)) <= {name for _, name in receiver.got}, what="the new master's verdicts")
