@@ -157,11 +157,12 @@ def killed(client: Redis, sender: Sender, environment: Mapping[str, str], rounds
     try:
         for number in range(rounds):
             time.sleep(max(0.0, workers[-1].began_s + STANDBY_S + 5.0 - time.monotonic()))
-            victim = workers.pop(0)
+            victim = workers[0]
             after = Verdicts(client, LINE).last_id()
             sender.push(64)  # a burst, so that its hands are full
             _until(lambda: len(_held(client, victim.name)) >= 8, "frames in its hands")  # noqa: B023
             victim.kill()
+            workers.remove(victim)
             at_us, held = time_us(client), _held(client, victim.name)
             _until(lambda: held <= _judged_us(client, after).keys(), "the dead worker's frames", 120.0)  # noqa: B023
             judged = _judged_us(client, after)
