@@ -233,7 +233,9 @@ class ClusterSet(Topology):
         super().__init__()
         self.slot = slot_of(line)
         ports, buses = free_ports(3 + replicas), free_ports(3 + replicas)
-        short = [f"cluster-node-timeout {DOWN_MS}", *(["tls-cluster yes"] if secure else [])]
+        # A replica that leaves for a master of other slots would leave this shard with one too few, after a few failovers.
+        short = [f"cluster-node-timeout {DOWN_MS}", "cluster-allow-replica-migration no"]
+        short += ["tls-cluster yes"] if secure else []
         for place, (port, bus) in enumerate(zip(ports, buses, strict=True)):
             own = [f"cluster-port {bus}", "cluster-announce-ip 127.0.0.1", *short]
             self.nodes.append(Node(folder / f"node{place}", port, DEPLOY / "cluster.conf", own, secure=secure))
