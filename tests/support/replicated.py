@@ -233,7 +233,7 @@ class ClusterSet(Topology):
         super().__init__()
         self.slot = slot_of(line)
         ports, buses = free_ports(3 + replicas), free_ports(3 + replicas)
-        # A replica that leaves for a master of other slots would leave this shard with one too few, after a few failovers.
+        # A replica that leaves for a master of other slots would be missed in this shard, after a few failovers.
         short = [f"cluster-node-timeout {DOWN_MS}", "cluster-allow-replica-migration no"]
         short += ["tls-cluster yes"] if secure else []
         for place, (port, bus) in enumerate(zip(ports, buses, strict=True)):
