@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -83,3 +84,13 @@ def test_a_dead_worker_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_disk_that_is_nearly_full(monkeypatch: pytest.MonkeyPatch, free: int, level: Level) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     assert next(iter(doctor._machine(Settings.load({})))).level is level
+
+
+@pytest.mark.parametrize(("off_s", "level"), [(0.0, Level.GOOD), (60.0, Level.FAULT), (-60.0, Level.FAULT)])
+def test_a_clock_that_is_off_either_way(monkeypatch: pytest.MonkeyPatch, off_s: float, level: Level) -> None:
+    for name in ("_machine", "secret_files", "access", "_redis", "replication", "_line", "_backbones"):
+        monkeypatch.setattr(doctor, name, lambda *_: iter(()))
+    monkeypatch.setattr(doctor, "open_redis", lambda _: None)
+    monkeypatch.setattr(doctor, "time_us", lambda _: int((time.time() + off_s) * 1e6))
+    (found,) = doctor.examine(Settings.load({}), [])
+    assert (found.what, found.level) == ("clocks", level)
