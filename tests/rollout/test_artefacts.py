@@ -137,6 +137,20 @@ def test_what_is_stored_after_the_collector_has_looked_stays(line: Line) -> None
     assert collector.collect(ended) > 0
 
 
+def test_what_a_manifest_names_by_now_stays_though_the_collector_saw_its_chunks_before(line: Line) -> None:
+    """It looked when all chunks were written and the manifest was not: only the manifest's writing can tell it."""
+    artefacts, seen = line.registry.artefacts, list[dict[str, int]]()
+
+    def look(seconds: float) -> None:
+        seen.append(artefacts.index())
+
+    digest = Artefacts(line.client, line.name, sleep=look).store(COMMON)
+    names = [chunk_name(name) for name in chunks_of(COMMON)]
+    assert set(names) <= set(seen[-1])
+    assert artefacts.drop(names, seen[-1]) == 0
+    assert artefacts.fetch(digest) == COMMON
+
+
 def test_an_artefact_whose_chunks_vanish_again_and_again_is_not_stored(line: Line) -> None:
     def thief(seconds: float) -> None:
         for name in there(line):
