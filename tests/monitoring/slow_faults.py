@@ -54,7 +54,10 @@ def test_slow_faults_are_seen_and_end(site: Site, parts: Path, artefact: Artefac
     site.cli("subscribers", "register", "mes")
     send(site.cli, parts)
 
-    # Broken pictures: their alert looks back five minutes, and so do those of a subscriber and of latency.
+    # Broken pictures: their alert looks back five minutes, and so do those of a subscriber and of latency. What a
+    # counter holds when it is seen first is no increase.
+    none = 'gaussline_line_dead_letter_frames_total{reason="undecodable"} == 0'
+    eventually(lambda: site.query(none), within_s=30.0, what="a first look at the dead letters")
     door = Admission(client, site.cli.line, "broken", camera_budget_bytes=10**9, line_budget_bytes=10**9)
     epoch = door.open()
     for sequence in range(5):
@@ -79,7 +82,6 @@ def test_slow_faults_are_seen_and_end(site: Site, parts: Path, artefact: Artefac
         send(site.cli, parts)
     send(site.cli, parts, camera="cam2")
     eventually(lambda: nothing_waits(site), within_s=60.0, what="their verdicts, by the version before")
-    # What a camera's counters hold when they are seen first is no increase.
     seen = 'gaussline_line_verdicts_total{camera="cam2",decision="pass"} > 0'
     eventually(lambda: site.query(seen), within_s=30.0, what="a first look at the camera")
     site.cli("models", "promote", "default", "2")
