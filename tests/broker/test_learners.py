@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from gaussline.worker.broker.learners import LearnersReader
+from gaussline.worker.broker.lease import Lease
 from tests.broker.way import Way
 
 
@@ -14,6 +15,12 @@ def say(way: Way, number: int, kind: str, camera: str, **facts: object) -> None:
         {"kind": kind, "camera": camera, "json": json.dumps({"at_us": number, **facts})},
         f"{number}-1",
     )
+
+
+def server_us(way: Way) -> int:
+    """Redis's clock."""
+    seconds, us = way.client.time()
+    return int(seconds) * 1_000_000 + int(us)
 
 
 def test_a_learner_runs_while_its_lease_does_and_is_behind_by_its_oldest_unread_event(way: Way) -> None:
@@ -31,6 +38,22 @@ def test_a_learner_runs_while_its_lease_does_and_is_behind_by_its_oldest_unread_
     assert round(reader.read(["m"], now_us)[0].behind_s) == 100
     way.client.hset(key, "checkpoint", json.dumps({"v": 1, "about": {"last_id": "990000-0"}, "parts": {}}))
     assert reader.read(["m"], now_us)[0].behind_s == 0.0
+
+
+def test_events_that_wait_to_fill_a_block_are_not_late(way: Way) -> None:
+    """A line of one part in two seconds fills a block of 256 in an hour: nobody must be called for that."""
+    lease = Lease(way.client, way.line, "m", "w", 10.0)
+    lease.take()
+    reader, ms = LearnersReader(way.client, way.line), 1_000
+    way.client.xadd(way.keys.features("m"), {"e": b"x"}, f"{ms}-0")  # ages ago
+    now_us = server_us(way)
+    assert reader.read(["m"], now_us)[0].behind_s > 1e6
+    lease.renew()
+    assert reader.read(["m"], server_us(way))[0].behind_s > 1e6, "a learner that is still at work says nothing"
+    lease.renew(caught_up=True)
+    now_us = server_us(way)
+    assert reader.read(["m"], now_us)[0].behind_s < 5
+    assert 899 < reader.read(["m"], now_us + 900_000_000)[0].behind_s < 905, "and one that died since is late again"
 
 
 def test_alarms_stand_until_they_end_or_an_order_lifts_them(way: Way) -> None:

@@ -109,6 +109,23 @@ def test_closing_and_opening_changes_no_bit(cli: Cli, client: Redis) -> None:
     running.close()
 
 
+@pytest.mark.parametrize(("checkpoint_s", "said"), [(0.0, True), (1e9, False)], ids=["saved", "not saved"])
+def test_a_learner_says_that_it_caught_up_where_a_checkpoint_has_every_whole_block(
+    cli: Cli, client: Redis, checkpoint_s: float, said: bool
+) -> None:
+    """What is left of a block waits for company, however long; what is folded and in no checkpoint is not done."""
+    write(client, cli.line, made(POLICY.block + 8))
+    running = session(client, cli.line, rhythm=Rhythm(checkpoint_s, lease_s=0.0))
+    running.open()
+    key = Keys(cli.line).learner("default")
+    while running.step(time.monotonic()):
+        assert not client.hexists(key, "caught_up_us"), "there may be more"
+    running.step(time.monotonic())
+    running.step(time.monotonic())
+    assert bool(client.hexists(key, "caught_up_us")) is said
+    running.abandon()
+
+
 def test_a_learner_killed_at_any_instant_ends_with_the_same_bits(cli: Cli, client: Redis) -> None:
     """Real processes, kill -9 at random instants, orders in the log among the frames."""
     items: list[FeatureEvent | Order] = list(made(3_200))

@@ -34,7 +34,8 @@ class LearnerState:
 
     Attributes:
         running: somebody holds its lease.
-        behind_s: age of the oldest entry of the feature log that no checkpoint has read; 0 where there is none.
+        behind_s: age of the oldest entry of the feature log that no checkpoint has read; 0 where there is none. It
+            counts from the learner's last word that it had caught up: entries that wait to fill a block are not late.
         event_age_s: age of the newest entry; None where the log is empty.
     """
 
@@ -79,13 +80,15 @@ class LearnersReader:
         found = []
         for model in sorted(set(models)):
             with translated("reading the learners"):
-                owner, token, until_us, checkpoint = self._client.hmget(
-                    self._keys.learner(model), ["owner", "token", "until_us", "checkpoint"]
+                owner, token, until_us, checkpoint, caught_up_us = self._client.hmget(
+                    self._keys.learner(model), ["owner", "token", "until_us", "checkpoint", "caught_up_us"]
                 )
             if token is not None:
                 running = owner is not None and int(until_us or 0) > now_us
                 last_id = "0-0" if checkpoint is None else str(json.loads(checkpoint)["about"]["last_id"])
                 behind_s, age_s = self._log(model, last_id, now_us)
+                if caught_up_us is not None:
+                    behind_s = min(behind_s, max(0.0, (now_us - int(caught_up_us)) / 1e6))
                 name = owner.decode() if running else ""
                 found.append(LearnerState(model, running, name, behind_s, age_s, self._alarms(model)))
         return tuple(found)

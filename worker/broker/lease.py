@@ -40,9 +40,13 @@ class Lease:
         self.token, self.stale = int(answer[1]), False
         return self.token
 
-    def renew(self) -> None:
-        """Hold on to it. Raises Fenced where another process has it, AnotherRun where it was taken of another."""
-        self._call("renew")
+    def renew(self, *, caught_up: bool = False) -> None:
+        """Hold on to it. Raises Fenced where another process has it, AnotherRun where it was taken of another.
+
+        Args:
+            caught_up: all that makes whole blocks of the log is in a checkpoint; what has come since waits for company.
+        """
+        self._call("renew", caught_up)
 
     def release(self) -> None:
         """Give it back, if it is still ours."""
@@ -71,9 +75,9 @@ class Lease:
             )
         return answer
 
-    def _call(self, what: str) -> list[Any]:
+    def _call(self, what: str, caught_up: bool = False) -> list[Any]:
         keys, milliseconds = [Keys(self.line).learner(self.model)], int(self.seconds * 1000)
-        answer: list[Any] = self._lease(self.client, keys, [self.owner, what, milliseconds, self.token])
+        answer: list[Any] = self._lease(self.client, keys, [self.owner, what, milliseconds, self.token, int(caught_up)])
         self._check_run(answer)
         if answer[0] != 1:
             raise Fenced(

@@ -101,6 +101,7 @@ class Session:
         self._pool = ThreadPoolExecutor(1, "learner-read")
         self._renewed_s = self._saved_s = 0.0
         self._saved_position = 0
+        self._caught_up = False
         self._dropped = 0
 
     @property
@@ -131,7 +132,7 @@ class Session:
             self.lease.release()
             raise
         self._renewed_s = self._saved_s = self._monotonic()
-        self._saved_position = self.learner.position
+        self._saved_position, self._caught_up = self.learner.position, False
         return self.learner
 
     def abandon(self) -> None:
@@ -190,14 +191,16 @@ class Session:
                 wait([ahead])
             self.open()
         if now_s - self._renewed_s >= self.rhythm.lease_s / 3.0:
-            self.lease.renew()
+            self.lease.renew(caught_up=self._caught_up)
             self._renewed_s = now_s
         self._flush()
         self._take_feedback()
         block = self._take_block()
         if block is None:
             self._save(now_s)
+            self._caught_up = self.learner.position == self._saved_position
             return False
+        self._caught_up = False
         notices = self.learner.fold(block, obey)
         self._kept += block.entries
         self._say(block.last_id, notices)

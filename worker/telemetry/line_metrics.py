@@ -179,7 +179,11 @@ class LineMetrics(Collector):
 
     def _learners(self, state: LineState) -> Iterator[GaugeMetricFamily]:
         running = self._gauge("learner_running", "1 while a learner of the model holds its lease.", "model")
-        behind = self._gauge("learner_behind_seconds", "Age of the oldest event no checkpoint has read.", "model")
+        behind = self._gauge(
+            "learner_behind_seconds",
+            "Age of the oldest event no checkpoint has read, or since it had caught up.",
+            "model",
+        )
         age = self._gauge("feature_event_age_seconds", "Age of the newest feature event.", "model")
         alarm = self._gauge("drift_alarm", "1 for an alarm of the learner that stands.", "model", "camera", "kind")
         for learner in state.learners[:MAX_NAMES]:

@@ -2,7 +2,7 @@
 -- held of one run of the server: what its holder has read of another may be forgotten here, or stand otherwise.
 -- include: run_of_server
 -- KEYS: learner hash
--- ARGV: owner, what (take, renew, release), milliseconds, token (renew, release)
+-- ARGV: owner, what (take, renew, release), milliseconds, token (renew, release), '1' where it has read all there is
 -- Returns: {1, token}, {0, owner that holds it, milliseconds left}, or {-1} where it was taken of another run of the server
 local now = redis.call('TIME')
 local now_us = tonumber(now[1]) * 1000000 + tonumber(now[2])
@@ -23,5 +23,6 @@ if ARGV[2] == 'release' then
 else
   redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'token', string.format('%.0f', token), 'boot', boot,
     'until_us', string.format('%.0f', now_us + tonumber(ARGV[3]) * 1000))
+  if ARGV[5] == '1' then redis.call('HSET', KEYS[1], 'caught_up_us', string.format('%.0f', now_us)) end
 end
 return {1, token}
