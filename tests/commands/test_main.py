@@ -75,6 +75,10 @@ def test_every_command_has_help_with_an_example_and_no_torch(command: str) -> No
     assert f"Usage: gaussline {command}" in done.stdout
     assert "Example" in done.stdout or "Columns" in done.stdout
     assert "torch" not in done.stderr.split()
+    text = done.stdout[: done.stdout.index("Example" if "Example" in done.stdout else "Columns")]
+    assert max(map(len, text.splitlines())) <= 80, "the width that every terminal has"
+    assert not set("│╭") & set(text), "no frame, which would take a third of it"
+    assert "--install-completion" not in text, "of gaussline itself alone"
 
 
 def test_a_wrong_word_is_a_usage_error() -> None:

@@ -14,14 +14,11 @@ from gaussline.worker.broker.acl import LIMITS_6_2, acl_file, acl_users
 from gaussline.worker.commands.options import Line, load_settings, write_file
 from gaussline.worker.errors import SettingsError
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline acl --line press4 >> /etc/redis/users.acl
-
   gaussline acl --line press4 --subscriber mes --subscriber scada
-
   gaussline acl --redis 6.2
-
   gaussline acl --line press4 --passwords /etc/gaussline/passwords -o /etc/redis/users.acl
 
 Nobody can be one of these users until it has a password. --passwords makes one for each in a file of its own, and puts

@@ -16,16 +16,12 @@ from gaussline.worker.contract.verdict import Decision
 from gaussline.worker.errors import SettingsError
 from gaussline.worker.settings import Settings
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline bridge webhook https://mes.example/verdicts --token-file /etc/gaussline/mes.token
-
   gaussline bridge mqtt mqtts://broker.example --topic 'plant/{line}/{camera}' --ca-file ca.pem
-
   gaussline bridge opcua opc.tcp://mes.example:4840 --node 'ns=2;s=Verdict' --only fail
-
   gaussline bridge webhook https://mes.example/verdicts --check
-
   gaussline bridge dead webhook
 
 Every verdict is delivered at least once and in order for each part (else camera); its id recognises a repeat. Secrets

@@ -13,12 +13,10 @@ from gaussline.worker.commands.fit import choice, fit_table
 from gaussline.worker.commands.options import By, Json, Line, Note, RedisUrl, load_settings, who
 from gaussline.worker.settings import DECODERS
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline calibrate default parts/ --rate 0.02                      # the stable version, another rate
-
   gaussline calibrate default parts/ --version 4 --method pareto --rate 0.0005
-
   gaussline calibrate default newparts/ --method robust --rate 0.05   # unnoticed defects may be among them
 
 Frames that the version was fitted on are left out by their digest, so the folder of the fit may be given again."""

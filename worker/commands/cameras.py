@@ -15,11 +15,11 @@ from gaussline.worker.commands.options import Json, Line, RedisUrl, open_line
 from gaussline.worker.contract.trial import STABLE
 from gaussline.worker.errors import SettingsError
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline cameras list
-
-  gaussline cameras set cam7 --model lids --weight 3"""
+  gaussline cameras set cam7 --model lids --weight 3
+"""
 app = typer.Typer(help="Cameras: list, set.", epilog=EPILOG, no_args_is_help=True, add_completion=False)
 
 

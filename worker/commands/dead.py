@@ -21,18 +21,13 @@ from gaussline.worker.contract.frame import Frame, decode_batch
 from gaussline.worker.contract.verdict import Reason
 from gaussline.worker.errors import Backlogged, ContractError, GausslineError, NotFound, SettingsError
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline dead list
-
   gaussline dead list --reason undecodable
-
   gaussline dead show undecodable cam1:3:1042
-
   gaussline dead get undecodable cam1:3:1042 --output letter.msgpack
-
   gaussline dead retry no_model --all
-
   gaussline dead drop undecodable --older-than 3d
 
 A retried frame is a new one, of the camera NAME.retry: the old one has had its verdict, and keeps it. The new verdict

@@ -34,12 +34,10 @@ from gaussline.worker.commands.staging import (
 from gaussline.worker.contract.verdict import Decision
 from gaussline.worker.errors import BrokerError, FitError, GausslineError, WeightsUnavailable
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline demo
-
   gaussline demo --data parts/ --weights mobilenet_v2.pth --backbone mobilenet_v2
-
   gaussline demo --frames 200 --keep-open
 
 Everything it starts, it stops, on Ctrl-C too. Settings of your own line (GAUSSLINE_…) play no part in it."""

@@ -29,12 +29,10 @@ from gaussline.worker.commands.staging import (
 )
 from gaussline.worker.errors import BrokerError, Conflict, GausslineError, NotFound, WeightsUnavailable
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline demo-online
-
   gaussline demo-online --weights mobilenet_v2.pth --output drift.svg
-
   gaussline demo-online --frames 2400 --frames-per-second 120 --input-size 64      (a quick look)
 
 Everything it starts, it stops, on Ctrl-C too."""

@@ -27,10 +27,9 @@ from gaussline.worker.commands.options import Json, Line, RedisUrl, load_setting
 from gaussline.worker.errors import BrokerError, GausslineError
 from gaussline.worker.settings import Settings
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline doctor
-
   gaussline doctor --json | jq '.[] | select(.level == "fault")'
 
 Exits with 1 where there is a fault, with 0 where there are only warnings."""

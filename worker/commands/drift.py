@@ -14,16 +14,12 @@ from gaussline.worker.contract.clock import to_text
 from gaussline.worker.contract.keys import Keys, check_name
 from gaussline.worker.contract.order import Order, OrderKind
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline drift list default
-
   gaussline drift confirm default --camera cam7 --note "new lamp"    (the new look is normal: learn it)
-
   gaussline drift release default --camera cam7                      (it was nothing: go on)
-
   gaussline drift freeze default --note "tool change"
-
   gaussline drift resume default
 
 Orders go into the model's feature log, behind the frames that are in it; its learner obeys them when it comes there."""

@@ -12,10 +12,9 @@ from gaussline.worker.commands.options import Line, RedisUrl, load_settings
 from gaussline.worker.commands.signals import on_signals
 from gaussline.worker.commands.units import EXPORTER_PORT
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline exporter
-
   gaussline exporter --http-host 0.0.0.0 --http-port 9110 --line press4
 
 One exporter a line. It reads what any operator may read, and writes nothing."""

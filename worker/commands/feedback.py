@@ -12,10 +12,9 @@ from gaussline.worker.commands.console import out
 from gaussline.worker.commands.options import By, Json, Line, RedisUrl, open_line, who
 from gaussline.worker.contract.feedback import Feedback, Label
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline feedback cam1:3:1042 bad --by ada
-
   gaussline feedback cam1:3:1042 good --by ada --note "only dust, wiped off"
 
 A frame's id is its verdict's. The last word on a frame holds; what was said before stays in the stream. An MES writes

@@ -32,12 +32,10 @@ from gaussline.worker.errors import NotFound, SettingsError
 if TYPE_CHECKING:
     from gaussline.worker.engine.recheck import Recheck
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline heatmap cam1:3:1042
-
   gaussline heatmap cam1:3:1042 --output map.png --array map.npy
-
   gaussline heatmap part.png --model plates --version 7 --array map.safetensors
 
 Red adds to the score, blue takes from it; the map adds up to the score. A failed frame's map is made by the worker and

@@ -17,10 +17,9 @@ from gaussline.worker.commands.options import Json, Line, RedisUrl, open_line
 from gaussline.worker.commands.signals import on_signals
 from gaussline.worker.errors import BrokerError
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline judge
-
   gaussline judge --once --json
 
 Trials are begun with 'gaussline models promote NAME VERSION --canary 10% --for 30m', and shown by 'gaussline models

@@ -15,10 +15,9 @@ from gaussline.worker.commands.options import Json, Line, RedisUrl, open_line, w
 from gaussline.worker.contract.clock import to_text
 from gaussline.worker.contract.frame import BadFrame
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline kept list
-
   gaussline kept get cam1:3:1042 --output part.png
 
 Every failed frame is kept, and a share of the passed ones (GAUSSLINE_KEEP_PASS_SHARE), until they are too old or too

@@ -14,18 +14,17 @@ from gaussline.worker.commands.options import Json, load_settings
 from gaussline.worker.commands.signed_files import read_signatures, read_signed, write_signed
 from gaussline.worker.errors import SettingsError
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline keys new quality
-
   GAUSSLINE_SIGNING_KEY=quality.key gaussline fit parts/
-
   GAUSSLINE_TRUSTED_KEYS=quality.pub gaussline worker
-
   GAUSSLINE_SIGNING_KEY=quality.key gaussline keys sign model.safetensors
 
 Where a signing key or trusted keys are configured, an artefact that no trusted key has signed is refused."""
-app = typer.Typer(help="Keys that sign artefacts: new, show, sign, check.", epilog=EPILOG, no_args_is_help=True)
+app = typer.Typer(
+    help="Keys that sign artefacts: new, show, sign, check.", epilog=EPILOG, no_args_is_help=True, add_completion=False
+)
 File = Annotated[Path, typer.Argument(help="Artefact; its signatures lie beside it, in FILE.sig.")]
 
 

@@ -20,14 +20,11 @@ from gaussline.worker.errors import BrokerUnavailable, Fenced, NotFound
 if TYPE_CHECKING:
     from gaussline.worker.learning.learner import Learner
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   GAUSSLINE_FEATURES=all gaussline worker                 (workers write what they see)
-
   gaussline learn default                                 (one for each model)
-
   GAUSSLINE_LEARN_HALF_LIFE_HOURS=8 gaussline learn press4 --line hall2
-
   gaussline learn default --once --json                   (what stands in the log, then a checkpoint, then the end)
 
 A second learner of the same model ends with an error: the first one holds the lease. Killed at any instant, a learner

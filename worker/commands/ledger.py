@@ -13,24 +13,16 @@ from gaussline.worker.commands.console import err, out
 from gaussline.worker.commands.mistakes import IMBALANCE
 from gaussline.worker.commands.options import Json, Line, RedisUrl, open_line
 
-EPILOG = """Columns, in frames:
-
+EPILOG = """\b
+Columns, in frames:
   admitted     what admission took from the camera's producers, each frame once
-
   pass, fail   verdicts of frames that were judged
-
   not judged   verdicts with a reason in the place of a decision
-
   in flight    admitted and without a verdict yet: counted from the unsettled messages themselves
-
   off by       admitted less all of the above; anything but 0 is a fault
-
   oldest s     age of the oldest frame in flight, in seconds
-
   bytes off    bytes counted as in flight less those of the unsettled messages; shown where it is not 0
-
   dropped      by the producer's own policy on a full backlog, before admission; shown where there are any
-
   unadmitted   stream entries that came past admission: dead-lettered, in no other column; shown where there are any
 
 Exits with 5 where it does not balance."""

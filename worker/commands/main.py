@@ -65,6 +65,16 @@ _EXTRAS = {
 """Packages that the light install lacks, and the extra that brings them."""
 
 
+class _Plain(TyperGroup):
+    """Commands within a command, each with its whole first sentence, wrapped."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(limit=1_000)) for name, command in self.commands.items()]
+            )
+
+
 class _Lazy(TyperGroup):
     """Knows its commands by name, and imports one when it is called."""
 
@@ -78,11 +88,13 @@ class _Lazy(TyperGroup):
         module = importlib.import_module(name)
         found = getattr(module, attribute)
         if isinstance(found, typer.Typer):
-            command = typer.main.get_command(found)
+            own = found
+            own.info.cls = _Plain
         else:
-            single = typer.Typer(add_completion=False)
-            single.command(cmd_name, epilog=getattr(module, "EPILOG", None))(found)
-            command = typer.main.get_command(single)
+            own = typer.Typer(add_completion=False)
+            own.command(cmd_name, epilog=getattr(module, "EPILOG", None))(found)
+        own.rich_markup_mode = None  # rich keeps a text's own line ends, and 80 columns break each of them once more
+        command = typer.main.get_command(own)
         command.name = cmd_name
         return command
 

@@ -19,18 +19,13 @@ from gaussline.worker.commands.signed_files import read_signed, write_signed
 from gaussline.worker.contract.trial import DEFAULT_FRAMES, DEFAULT_RULES, STABLE
 from gaussline.worker.errors import ArtefactError, NotFound
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline models list
-
   gaussline models promote default 4 --note "new lamp" --by ada
-
   gaussline models promote default 5 --canary 10% --for 30m --abort-if "extra_fails > 1% or lost_fails > 20%"
-
   gaussline models promote default 5 --shadow --for 2h
-
   gaussline models rollback default --note "too strict"
-
   gaussline models export default 4 --output model.safetensors
 
 A version never changes; promoting and rolling back move a pointer, and the history says who moved it, when and why."""

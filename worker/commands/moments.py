@@ -18,16 +18,12 @@ if TYPE_CHECKING:
     from gaussline.worker.contract.artefact import Artefact
     from gaussline.worker.gaussian.moments import Moments
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline moments show default
-
   gaussline moments export default -o hall1.moments
-
   gaussline moments merge hall1.moments hall2.moments -o both.moments
-
   gaussline moments subtract both.moments bad-batch.moments -o clean.moments
-
   gaussline moments import default clean.moments --by ada          (while no learner of the model runs)
 
 A file holds the moments of one backbone; those of another are refused."""

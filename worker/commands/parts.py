@@ -21,14 +21,11 @@ from gaussline.worker.engine.part_judge import PartJudge
 from gaussline.worker.errors import BrokerError, ContractError, GausslineError, SettingsError
 from gaussline.worker.settings import Settings
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline parts --cameras cam1,cam2
-
   gaussline parts --cameras cam1,cam2=3 --deadline 5
-
   gaussline parts --frames 4
-
   gaussline verdicts --parts --follow --json --group mes
 
 A part is what frames with the same part id show. It is decided when every expected frame has a pass or a fail, or at

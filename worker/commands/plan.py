@@ -17,12 +17,10 @@ from gaussline.worker.commands.options import Json
 from gaussline.worker.errors import SettingsError
 from gaussline.worker.settings import Settings
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline plan --cameras 40 --rate 5 --frame-bytes 200k --backbone efficientnet_b4
-
   gaussline plan --cameras 40 --rate 5 --frame-bytes 200k --backbone efficientnet_b4 --gpu l4 --images-per-second 400
-
   gaussline plan --cameras 8 --rate 10 --frame-bytes 80k --features 0.1 --json | jq .first_limit
 
 Bounds (budgets, ages) are those of the settings. The numbers behind it come from one measured machine, which it names;

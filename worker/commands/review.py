@@ -16,12 +16,10 @@ from gaussline.worker.errors import GausslineError, SettingsError
 if TYPE_CHECKING:
     from gaussline.worker.commands.options import Connection
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline review
-
   gaussline review --port 8080 --near 0.95 --by ada
-
   gaussline review --export review.html --show flagged --count 50
 
 Shown are the newest kept frames that failed, passed near their threshold, or are suspect: versions of the model

@@ -29,7 +29,7 @@ Examples:
 The settings are those of the environment and of GAUSSLINE_CONFIG. Nothing is started: the commands that do are said at
 the end."""
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Run a line's processes under systemd.", epilog=EPILOG
+    no_args_is_help=True, add_completion=False, help="Run a line's processes under systemd.", epilog=EPILOG
 )
 SYSTEM_UNITS = PurePosixPath("/etc/systemd/system")
 SYSTEM_SETTINGS = PurePosixPath("/etc/gaussline")

@@ -18,20 +18,14 @@ from gaussline.worker.contract.keys import MAIN
 from gaussline.worker.contract.trial import DEFAULT_RULES
 from gaussline.worker.errors import Conflict, NotFound, SettingsError
 
-EPILOG = """Example, a new backbone from nothing to the whole line:
-
+EPILOG = """\b
+Example, a new backbone from nothing to the whole line:
   gaussline fit parts/ --backbone efficientnet_b4 --name plates-b4 --promote
-
   gaussline sets add b4 --model plates-b4
-
   gaussline worker --set b4 --weights efficientnet_b4.pth
-
   gaussline sets copy b4 cam1 cam2
-
   gaussline sets compare b4
-
   gaussline sets move cam1 b4 --note "better on scratches"
-
   gaussline sets move cam1 main --note "too slow at the shift change"
 
 The workers of a set see copies of its cameras' frames, and what they say of them decides nothing. Copies are shed where

@@ -14,10 +14,9 @@ from gaussline.worker.commands.console import out
 from gaussline.worker.commands.options import Json
 from gaussline.worker.settings import PREFIX, Settings
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline settings
-
   GAUSSLINE_LINE=press4 gaussline settings --json
 
 A misspelt name is refused, with the one that was probably meant. Passwords are not shown."""

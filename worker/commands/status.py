@@ -26,12 +26,10 @@ from gaussline.worker.commands.signals import on_signals
 from gaussline.worker.contract.keys import MAIN
 from gaussline.worker.errors import BrokerError
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline status
-
   gaussline status --once --json | jq .cameras
-
   gaussline status --svg status.svg                       (a picture of the screen, for a report)
 
 With --once it exits with 5 where the ledger does not balance."""

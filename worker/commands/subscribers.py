@@ -14,12 +14,10 @@ from gaussline.worker.commands.console import out
 from gaussline.worker.commands.options import Json, Line, RedisUrl, open_line
 from gaussline.worker.contract.clock import to_text
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline subscribers register mes
-
   gaussline verdicts --follow --json --group mes
-
   gaussline subscribers list
 
 A verdict stays until every subscriber has acknowledged it: one that is gone for good must be unregistered, or it holds

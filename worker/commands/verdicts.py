@@ -20,14 +20,11 @@ from gaussline.worker.contract.clock import from_text
 from gaussline.worker.contract.verdict import Decision
 from gaussline.worker.errors import BrokerUnavailable, ContractError, SettingsError
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline verdicts --follow
-
   gaussline verdicts --since 10m --only fail
-
   gaussline verdicts --follow --json --group mes | mes-adapter
-
   gaussline verdicts --parts --follow
 
 With --group the cursor moves on when the lines are written and flushed; what a crash leaves unacknowledged is printed

@@ -20,12 +20,10 @@ from gaussline.worker.errors import BrokerUnavailable, GausslineError, NotFound,
 if TYPE_CHECKING:
     from gaussline.worker.engine.recheck import Recheck
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline verify cam1:3:1042
-
   gaussline verify cam1:3:1042 cam2:1:7 --json
-
   gaussline verify --all-kept
 
 A score is confirmed where it, and each level's distance, comes out within the tolerance (relative), and the decision is

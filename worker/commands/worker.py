@@ -25,18 +25,13 @@ from gaussline.worker.settings import Settings
 if TYPE_CHECKING:
     from gaussline.worker.engine.host import Host
 
-EPILOG = """Examples:
-
+EPILOG = """\b
+Examples:
   gaussline worker --redis-url redis://10.0.0.5:6379/0 --line press4
-
   gaussline worker --weights mobilenet_v2.pth --http-port 0 --log-format text
-
   gaussline worker --devices all                    (one supervised process for each GPU, on ports 9108, 9130, 9131, …)
-
   gaussline worker --set b4 --weights efficientnet_b4.pth
-
   gaussline worker --learn                                (and follow the line's drift, on a small site)
-
   gaussline worker --check
 
 Every setting is an environment variable too (GAUSSLINE_BATCH_WAIT_MS, GAUSSLINE_INTAKE_BYTES, …)."""
