@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -79,6 +80,23 @@ def test_every_command_has_help_with_an_example_and_no_torch(command: str) -> No
     assert max(map(len, text.splitlines())) <= 80, "the width that every terminal has"
     assert not set("│╭") & set(text), "no frame, which would take a third of it"
     assert "--install-completion" not in text, "of gaussline itself alone"
+
+
+@pytest.mark.parametrize("command", ["settings", "--help"])
+def test_a_reader_that_has_enough_is_no_mistake(command: str) -> None:
+    """As in `gaussline settings | head -3`, in a script with `set -o pipefail`."""
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as gone:
+        done = subprocess.run(
+            [sys.executable, "-m", "gaussline.worker.commands.main", command],
+            env=environment(),
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_wrong_word_is_a_usage_error() -> None:

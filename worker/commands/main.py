@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -145,6 +145,12 @@ def root(
     """Only the options above the commands."""
 
 
+def _nobody_reads() -> NoReturn:
+    """Who read our output has what was wanted, as `head` has: that is no mistake."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point: expected mistakes become one plain message on standard error and an exit code."""
     try:
@@ -160,9 +166,12 @@ def main(arguments: list[str] | None = None) -> Any:
             file=sys.stderr,
         )
         sys.exit(2)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # which typer takes for a failure of ours
+            _nobody_reads()
+        raise
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _nobody_reads()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
