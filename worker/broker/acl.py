@@ -101,7 +101,7 @@ _RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
         Rule("xread", "R:events"),
         Rule("get set strlen unlink", "kept:* kept-verdict:*"),
         Rule("hget hset del expire persist rename unlink", "heat:* heat-part:*"),
-        Rule("set del", "worker:*"),
+        Rule("set del pexpire", "worker:*"),
         Rule("get", "R:artefact:* R:blob:* R:cursor:*"),
         Rule("mget unlink", "payload:*"),
     ),

@@ -1,4 +1,9 @@
-"""A worker's heartbeat: a key that dies with it, so that its messages are claimed soon and a living one's are not."""
+"""A worker's heartbeat: a key that dies with it, so that its messages are claimed soon and a living one's are not.
+
+What beats is one life of a worker. A name may have several, one after the other: a supervisor, systemd and containers
+start a worker that died again under the same name. The new one must not pass for the old one: what that had in its
+hands would be thought to be in good ones, and a frame that kills would kill again and again.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +18,20 @@ from gaussline.worker.broker.script import Script
 from gaussline.worker.contract.keys import Keys, check_name
 from gaussline.worker.errors import BrokerError
 
+NAME_LETTERS = 53
+"""Letters of a worker's name that stand in the name of its life, so that this is a name too."""
+
+
+def life_of(worker: str) -> str:
+    """A name for one life of a worker: what it takes messages by, and what its heart beats as."""
+    return f"{worker[:NAME_LETTERS]}.{secrets.token_hex(5)}"
+
 
 class Heartbeat:
     """Beats in its own thread, so that a long batch does not look like a death.
 
     Args:
+        life: of the worker, see `life_of`; None for a worker whose name is never used again.
         period_s: time between beats; three missed ones are a death.
         describe: what to tell of the worker (device, model versions), JSON-able.
         on_error: told of a beat that failed.
@@ -30,6 +44,7 @@ class Heartbeat:
         line: str,
         worker: str,
         *,
+        life: str | None = None,
         period_s: float = 1.0,
         describe: Callable[[], dict[str, Any]] = dict,
         on_error: Callable[[BrokerError], None] = lambda error: None,
@@ -38,6 +53,7 @@ class Heartbeat:
         self._client = client
         self._keys = Keys(line)
         self._worker = check_name("worker", worker)
+        self._life = check_name("worker", life or worker)
         self._period_s = period_s
         self._describe = describe
         self._on_error = on_error
@@ -57,8 +73,9 @@ class Heartbeat:
 
     def beat(self) -> None:
         """One beat."""
-        keys = [self._keys.worker(self._worker), self._keys.workers, self._keys.totals]
-        args = [int(3000 * self._period_s), self._worker, json.dumps(self._describe()), secrets.token_hex(8)]
+        keys = [self._keys.worker(self._life), self._keys.workers, self._keys.totals]
+        said, name = json.dumps(self._describe()), secrets.token_hex(8)
+        args = [int(3000 * self._period_s), self._worker, said, name, self._life]
         before, self._born = self._born, self._beat(self._client, keys, args)
         if before and before != self._born:
             self._on_loss(
@@ -76,7 +93,7 @@ class Heartbeat:
             self._thread.join(5.0)
         try:
             with translated("heartbeat"):
-                self._client.delete(self._keys.worker(self._worker))
+                self._client.delete(self._keys.worker(self._life))
                 self._client.hdel(self._keys.workers, self._worker)
         except BrokerError as error:
             self._on_error(error)  # the key dies by itself
@@ -90,3 +107,5 @@ class Heartbeat:
             self.beat()
         except BrokerError as error:
             self._on_error(error)
+        except Exception as error:  # the heart must outlive what nobody expected, or a living worker looks dead
+            self._on_error(BrokerError(f"heartbeat: {type(error).__name__}: {error}"))

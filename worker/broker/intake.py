@@ -67,7 +67,7 @@ class Intake:
     """Takes and claims messages for one worker.
 
     Args:
-        worker: its name, which is its consumer name in every group.
+        worker: its name, or that of its life (`heartbeat.life_of`): its consumer name in every group.
         claim_after_s: idle time after which a dead worker's messages are claimed.
         slow_claim_after_s: idle time after which a living worker's messages are claimed.
         worker_set: the set of workers that it belongs to: it takes what that set settles, and then copies for it.

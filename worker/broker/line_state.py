@@ -211,8 +211,8 @@ def read_workers(client: Redis, line: str) -> tuple[WorkerState, ...]:
     with translated("reading the workers"):
         raw = {name.decode(): json.loads(text) for name, text in client.hgetall(keys.workers).items()}
         pipeline = client.pipeline(transaction=False)
-        for name in raw:
-            pipeline.exists(keys.worker(name))
+        for name, said in raw.items():
+            pipeline.exists(keys.worker(said.get("life", name)))
         alive = pipeline.execute()
     return tuple(
         _worker(name, bool(beats), said) for (name, said), beats in sorted(zip(raw.items(), alive, strict=True))

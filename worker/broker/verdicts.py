@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from gaussline.worker.errors import NotFound, Unreplicated
 from gaussline.worker.settings import Settings
 
 BLOCK_S = 1.0
+_ENTRY = re.compile(rb"\d{1,20}-\d{1,20}", re.ASCII)
 
 
 class Verdicts:
@@ -92,7 +94,7 @@ class Verdicts:
             own = self._client.get(self._cursor(subscriber))
         if registered is None:
             raise NotFound(f"no subscriber {subscriber!r} on line {self._keys.line}")
-        return max((registered or b"0-0").decode(), (own or b"0-0").decode(), key=entry_order)
+        return max(_entry(registered), _entry(own), key=entry_order)
 
     def ack(self, subscriber: str, entry_id: str) -> bool:
         """Everything up to this entry is done. Raises NotFound.
@@ -225,6 +227,11 @@ class Verdicts:
             idle_s = 0.0 if entries else idle_s + BLOCK_S
             if stop_after_s is not None and idle_s >= stop_after_s:
                 return
+
+
+def _entry(written: bytes | None) -> str:
+    """An entry id; the beginning where none stands, or what is none: a subscriber may write anything there."""
+    return written.decode() if written is not None and _ENTRY.fullmatch(written) else "0-0"
 
 
 class PartVerdicts(Verdicts):

@@ -267,12 +267,12 @@ class Keys:
 
     # --- workers ---------------------------------------------------------------------------------------------------
     def worker(self, worker: str) -> str:
-        """String with a time to live: the heartbeat of one worker."""
+        """String with a time to live: the heartbeat of one life of a worker."""
         return f"{self.prefix}worker:{worker}"
 
     @property
     def workers(self) -> str:
-        """Hash: worker -> JSON description (host, pid, device, model versions)."""
+        """Hash: worker -> JSON description (host, pid, device, model versions; its life, and when that last beat)."""
         return self.prefix + "workers"
 
     # --- models ----------------------------------------------------------------------------------------------------

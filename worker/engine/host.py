@@ -16,7 +16,7 @@ from gaussline.worker.broker.control import Control
 from gaussline.worker.broker.copies import SetResults
 from gaussline.worker.broker.dead_letters import DeadLetters
 from gaussline.worker.broker.feature_log import age_features
-from gaussline.worker.broker.heartbeat import Heartbeat
+from gaussline.worker.broker.heartbeat import Heartbeat, life_of
 from gaussline.worker.broker.heat_maps import HeatMaps
 from gaussline.worker.broker.intake import Intake
 from gaussline.worker.broker.kept import KeptFrames
@@ -91,6 +91,7 @@ class Host:
     def __init__(self, settings: Settings, observer: Observer | None = None) -> None:
         self.settings = settings
         self.name = worker_name(settings)
+        self._life = life_of(self.name)
         self._observer = observer or Observer()
         self._stopping = threading.Event()
         self.client = self._connect()
@@ -161,7 +162,7 @@ class Host:
             Intake(
                 self._connect(),
                 settings.line,
-                self.name,
+                self._life,
                 claim_after_s=settings.claim_after_s,
                 slow_claim_after_s=settings.slow_claim_after_s,
                 worker_set=settings.worker_set,
@@ -193,6 +194,7 @@ class Host:
             self._connect(),
             settings.line,
             self.name,
+            life=self._life,
             period_s=settings.heartbeat_s,
             describe=self.describe,
             on_error=lambda error: self._observer.trouble("heartbeat", error),
@@ -219,7 +221,7 @@ class Host:
             self.settings.line,
             max_bytes=self.settings.heat_maps_max_bytes,
             max_age_s=self.settings.heat_maps_max_age_s,
-            writer=self.name,
+            writer=self._life,
         )
 
     def run(self, ready: Callable[[], None] = lambda: None) -> int:

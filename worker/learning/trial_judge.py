@@ -287,14 +287,15 @@ class TrialJudge:
         with translated("reading what the workers say"):
             said = self._client.hgetall(self._keys.workers)
         for name, text in said.items():
-            why = json.loads(text).get("refused", {}).get(place, "")
-            if why.startswith(f"version {record.version}:") and self._alive(name.decode()):
+            worker = json.loads(text)
+            why = worker.get("refused", {}).get(place, "")
+            if why.startswith(f"version {record.version}:") and self._alive(worker.get("life", name.decode())):
                 return f"worker {name.decode()} cannot use it: {why}"
         return ""
 
-    def _alive(self, worker: str) -> bool:
+    def _alive(self, life: str) -> bool:
         with translated("looking for a worker"):
-            return bool(self._client.exists(self._keys.worker(worker)))
+            return bool(self._client.exists(self._keys.worker(life)))
 
     def _stored(self, pointer: Pointer) -> TrialRecord | None:
         with translated("reading a trial"):

@@ -14,14 +14,15 @@ redis.call('PERSIST', KEYS[2])
 local registered = redis.call('HGET', KEYS[1], ARGV[1])
 if not registered then return -1 end
 local function parts(id)
-  local ms, n = string.match(id, '^(%d+)%-(%d+)$')
+  local ms, n = string.match(#id <= 41 and id or '', '^(%d+)%-(%d+)$')
   return tonumber(ms), tonumber(n)
 end
 local am, an = parts(ARGV[2])
 if not am then return redis.error_reply('ERR ' .. ARGV[2] .. ' is no entry id') end
 for _, stands in ipairs({registered, redis.call('GET', KEYS[2]) or '0-0'}) do
   local bm, bn = parts(stands)
-  if am < bm or (am == bm and an <= bn) then return 0 end
+  -- What is no entry id was written past this script, and says nothing.
+  if bm and (am < bm or (am == bm and an <= bn)) then return 0 end
 end
 if #redis.call('XRANGE', KEYS[3], ARGV[2], ARGV[2]) == 0 then
   local first = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]

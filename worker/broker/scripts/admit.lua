@@ -66,7 +66,7 @@ local line = redis.call('HMGET', KEYS[5], 'bytes', 'memory_us', 'memory_full', v
 local line_bytes = tonumber(line[1] or '0')
 local memory_full = line[3] == '1'
 -- Redis's own memory: looked at ten times a second, and admission stops at 90 %, so that settling never has to.
-local stale = now_us - tonumber(line[2] or '0') > 100000
+local stale = math.abs(now_us - tonumber(line[2] or '0')) > 100000 -- the clock may have gone back
 if stale then
   local info = redis.call('INFO', 'memory')
   local limit = tonumber(string.match(info, 'maxmemory:(%d+)'))

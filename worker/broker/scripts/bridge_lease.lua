@@ -8,7 +8,9 @@ local now = redis.call('TIME')
 local now_us = tonumber(now[1]) * 1000000 + tonumber(now[2])
 local held = redis.call('HMGET', KEYS[1], 'owner', 'until_us')
 local owner, until_us = held[1] or '', tonumber(held[2] or '0')
-local free = owner == '' or until_us <= now_us
+-- One that ends in a far future was taken before the clock went back: it would outlive its owner by as much.
+local far_us = math.max(60000, 10 * tonumber(ARGV[3])) * 1000
+local free = owner == '' or until_us <= now_us or until_us - now_us > far_us
 if owner ~= ARGV[1] and not (free and ARGV[2] == 'take') then
   if ARGV[2] == 'release' then return {1, now_us} end
   return {0, owner, math.max(0, math.ceil((until_us - now_us) / 1000))}

@@ -9,7 +9,9 @@ local now_us = tonumber(now[1]) * 1000000 + tonumber(now[2])
 local held = redis.call('HMGET', KEYS[1], 'owner', 'token', 'until_us', 'boot')
 local owner, token, until_us = held[1] or '', tonumber(held[2] or '0'), tonumber(held[3] or '0')
 local boot = run_of_server()
-local free = owner == '' or until_us <= now_us
+-- One that ends in a far future was taken before the clock went back: it would outlive its owner by as much.
+local far_us = math.max(60000, 10 * tonumber(ARGV[3])) * 1000
+local free = owner == '' or until_us <= now_us or until_us - now_us > far_us
 if ARGV[2] == 'take' then
   if not free and owner ~= ARGV[1] then return {0, owner, math.ceil((until_us - now_us) / 1000)} end
   token = token + 1

@@ -62,7 +62,19 @@ for _, camera in ipairs(redis.call('HKEYS', KEYS[1])) do
     if sweep then forget(stream) end
   end
 end
-if sweep then redis.call('HSET', KEYS[3], 'swept_s', now_s) end
+if sweep then
+  -- Those that never took anything are in no group, and their word alone is left of them.
+  local said = redis.call('HGETALL', KEYS[5])
+  for i = 1, #said, 2 do
+    local life, beat_us = string.match(said[i + 1], '"life":"([%w._-]+)","beat_us":(%d+)}$')
+    if life and now_s * 1000 - tonumber(beat_us) / 1000 >= gone_ms
+      and redis.call('EXISTS', prefix .. 'worker:' .. life) == 0 then
+      redis.call('HDEL', KEYS[5], said[i])
+      forgotten = forgotten + 1
+    end
+  end
+  redis.call('HSET', KEYS[3], 'swept_s', now_s)
+end
 for bell in pairs(bells) do
   if redis.call('LLEN', bell) < 16 then redis.call('LPUSH', bell, '1') end
 end

@@ -11,6 +11,11 @@ local function parts(id)
   local ms, n = string.match(id, '^(%d+)%-(%d+)$')
   return tonumber(ms), tonumber(n)
 end
+-- A subscriber may write what it likes into its cursor, and whoever registers it beside that: what is no entry id has
+-- acknowledged nothing, and holds up nobody but itself.
+local function entry(id)
+  return id and #id <= 41 and string.match(id, '^%d+%-%d+$') and id or nil
+end
 local function before_or_at(a, b)
   local am, an = parts(a)
   local bm, bn = parts(b)
@@ -19,7 +24,7 @@ end
 local acked = nil
 local registered = redis.call('HGETALL', KEYS[2])
 for i = 1, #registered, 2 do
-  local id, own = registered[i + 1], redis.call('GET', ARGV[4] .. registered[i])
+  local id, own = entry(registered[i + 1]) or '0-0', entry(redis.call('GET', ARGV[4] .. registered[i]))
   if own and before_or_at(id, own) then id = own end
   if not acked or before_or_at(id, acked) then acked = id end
 end
