@@ -11,11 +11,12 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg.blas import dsymv, dsyrk
 
 from gaussline.worker.errors import FitError
 
 Array = NDArray[np.float64]
-_FIELDS = ("weight", "weight_sq", "mean", "scatter", "third", "fourth")
+_FIELDS = ("weight", "weight_sq", "mean", "third", "fourth")
 
 
 class Moments:
@@ -33,7 +34,7 @@ class Moments:
         fourth: Q = Σ w·‖y‖⁴.
     """
 
-    __slots__ = ("count", "fourth", "mean", "scatter", "third", "weight", "weight_sq")
+    __slots__ = ("_halved", "_scatter", "count", "fourth", "mean", "third", "weight", "weight_sq")
 
     def __init__(self, dimension: int) -> None:
         if dimension < 1:
@@ -42,7 +43,8 @@ class Moments:
         self.weight = 0.0
         self.weight_sq = 0.0
         self.mean: Array = np.zeros(dimension)
-        self.scatter: Array = np.zeros((dimension, dimension))
+        self._scatter: Array = np.zeros((dimension, dimension))
+        self._halved = False
         self.third: Array = np.zeros(dimension)
         self.fourth = 0.0
 
@@ -50,6 +52,19 @@ class Moments:
     def dimension(self) -> int:
         """d."""
         return int(self.mean.size)
+
+    @property
+    def scatter(self) -> Array:
+        """S, symmetric to the bit: all that adds to it counts in its upper triangle, of which the lower is a copy."""
+        if self._halved:
+            for row in range(1, self.dimension):
+                self._scatter[row, :row] = self._scatter[:row, row]
+            self._halved = False
+        return self._scatter
+
+    @scatter.setter
+    def scatter(self, value: Array) -> None:
+        self._scatter, self._halved = value, False
 
     @property
     def effective_size(self) -> float:
@@ -60,7 +75,8 @@ class Moments:
         """An independent copy."""
         twin = type(self)(self.dimension)
         twin.count, twin.weight, twin.weight_sq, twin.fourth = self.count, self.weight, self.weight_sq, self.fourth
-        twin.mean, twin.scatter, twin.third = self.mean.copy(), self.scatter.copy(), self.third.copy()
+        twin.mean, twin.third = self.mean.copy(), self.third.copy()
+        twin._scatter, twin._halved = self._scatter.copy(), self._halved
         return twin
 
     # --- building ----------------------------------------------------------------------------------------------------
@@ -110,7 +126,9 @@ class Moments:
         if w is not None:
             y[:-1] *= np.sqrt(w)[:, None]
         y[-1] = np.sqrt(self.weight) * moved
-        self.scatter += y.T @ y  # symmetric to the bit
+        # For BLAS, which counts by columns, this is a lower triangle.
+        self._scatter = dsyrk(1.0, y.T, beta=1.0, c=self._scatter.T, lower=1, overwrite_c=1).T
+        self._halved = True
         self.mean = self.mean + moved
         self.count += len(x)
         self.weight = total
@@ -165,8 +183,9 @@ class Moments:
             third_b, fourth_b = other._shift(other.mean - mean)
         # (tr S)² <= nQ and ‖T‖² <= tr(S)·Q: where Q is finite, all the rest is.
         _check_finite(fourth_a + fourth_b)
-        self.scatter += other.scatter
-        self.scatter += np.outer(delta, delta * (self.weight * other.weight / total))
+        self._scatter += other._scatter
+        self._scatter += np.outer(delta, delta * (self.weight * other.weight / total))
+        self._halved = True
         self.third = third_a + third_b
         self.fourth = fourth_a + fourth_b
         self.mean = mean
@@ -201,8 +220,9 @@ class Moments:
         # Everything is looked at from the mean of what stays, where the sums are additive.
         third_all, fourth_all = self._shift(self.mean - mean)
         third_b, fourth_b = other._shift(other.mean - mean)
-        self.scatter -= other.scatter
-        self.scatter -= np.outer(apart, apart * (rest * other.weight / self.weight))
+        self._scatter -= other._scatter
+        self._scatter -= np.outer(apart, apart * (rest * other.weight / self.weight))
+        self._halved = True
         self.third = third_all - third_b
         self.fourth = max(0.0, fourth_all - fourth_b)
         self.mean = mean
@@ -217,7 +237,7 @@ class Moments:
             raise FitError(f"forgetting factor {factor} is not in (0, 1]")
         self.weight *= factor
         self.weight_sq *= factor * factor
-        self.scatter *= factor
+        self._scatter *= factor
         self.third *= factor
         self.fourth *= factor
         return self
@@ -227,8 +247,8 @@ class Moments:
 
         T' = T + tr(S)·a + 2Sa + n‖a‖²a;  Q' = Q + 4aᵀSa + n‖a‖⁴ + 4T·a + 2‖a‖²tr(S).
         """
-        trace = float(np.trace(self.scatter))
-        moved = self.scatter @ a
+        trace = float(np.trace(self._scatter))
+        moved = dsymv(1.0, self._scatter.T, a, lower=1)
         a_sq = float(a @ a)
         third = self.third + trace * a + 2.0 * moved + self.weight * a_sq * a
         fourth = (
@@ -250,14 +270,21 @@ class Moments:
 
     # --- storing -----------------------------------------------------------------------------------------------------
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """As named arrays, for an artefact or a checkpoint; exact, and copies: they stay as they are."""
+        """As named arrays, for an artefact or a checkpoint; exact, and copies: they stay as they are.
+
+        Of S `triangle` alone: the rows of its upper triangle one behind the other, d(d + 1)/2 numbers.
+        """
         arrays: dict[str, NDArray[Any]] = {name: np.array(getattr(self, name), np.float64) for name in _FIELDS}
+        arrays["triangle"] = np.concatenate([row[place:] for place, row in enumerate(self._scatter)])
         arrays["count"] = np.asarray(self.count, np.int64)
         return arrays
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """From `to_arrays`. Raises FitError where arrays are missing, do not fit each other, or are no moments."""
+        """From `to_arrays`; also with the whole S as `scatter`, as earlier builds wrote it.
+
+        Raises FitError where arrays are missing, do not fit each other, or are no moments.
+        """
         try:
             moments = cls(int(arrays["mean"].size))
             d = moments.dimension
@@ -266,7 +293,10 @@ class Moments:
             moments.fourth = float(arrays["fourth"])
             moments.mean = np.array(arrays["mean"], np.float64).reshape(d)
             moments.third = np.array(arrays["third"], np.float64).reshape(d)
-            moments.scatter = np.array(arrays["scatter"], np.float64).reshape(d, d)
+            if "triangle" in arrays:
+                moments._restore(np.asarray(arrays["triangle"], np.float64))
+            else:
+                moments.scatter = np.array(arrays["scatter"], np.float64).reshape(d, d)
         except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise FitError(f"arrays are no moments: {type(error).__name__}: {error}") from None
         problem = moments._problem()
@@ -274,15 +304,25 @@ class Moments:
             raise FitError(f"stored moments are not sound: {problem}")
         return moments
 
+    def _restore(self, triangle: Array) -> None:
+        d = self.dimension
+        if triangle.shape != (d * (d + 1) // 2,):
+            raise ValueError(f"a triangle of shape {triangle.shape} is not one of {d} dimensions")
+        start = 0
+        for place, row in enumerate(self._scatter):
+            row[place:] = triangle[start : start + d - place]
+            start += d - place
+        self._halved = True
+
     def _problem(self) -> str | None:
-        if not all(np.isfinite(getattr(self, name)).all() for name in _FIELDS):
+        if not all(np.isfinite(values).all() for values in (self._scatter, *(getattr(self, n) for n in _FIELDS))):
             return "they hold NaN or infinite values"
         if min(self.count, self.weight, self.weight_sq, self.fourth) < 0:
             return "a count, a weight or an even moment is negative"
         if not (self.count > 0) == (self.weight > 0) == (self.weight_sq > 0):
             return f"{self.count} samples have a weight of {self.weight:g} and a squared weight of {self.weight_sq:g}"
         # Subtracting leaves a variance of nothing a rounding below zero.
-        if float(np.diag(self.scatter).min()) < -1e-9 * max(float(np.trace(self.scatter)), 0.0):
+        if float(np.diag(self._scatter).min()) < -1e-9 * max(float(np.trace(self._scatter)), 0.0):
             return "a variance is negative"
         return None
 

@@ -49,7 +49,7 @@ class Block:
 def read_block(entries: Sequence[Entry], spec: BackboneSpec) -> Block:
     """Decode a block. What is broken, or comes from another backbone, is counted and touches nothing."""
     events: list[FeatureEvent] = []
-    rows: list[NDArray[np.float32]] = []
+    features = np.empty((len(entries), sum(spec.channels)), np.float32)
     orders: list[tuple[int, Order]] = []
     refused: dict[str, int] = {}
     digest, channels = spec.digest, spec.channels
@@ -71,10 +71,10 @@ def read_block(entries: Sequence[Entry], spec: BackboneSpec) -> Block:
         elif tuple(level.size for level in event.features) != channels:
             refuse(OTHER_WIDTH)
         else:
+            np.concatenate(event.features, out=features[len(events)])
             events.append(event)
-            rows.append(np.concatenate(event.features))
-    features = np.stack(rows) if rows else np.zeros((0, sum(channels)), np.float32)
-    return Block([(entry.id, len(entry.payload)) for entry in entries], events, features, orders, refused)
+    sizes = [(entry.id, len(entry.payload)) for entry in entries]
+    return Block(sizes, events, features[: len(events)], orders, refused)
 
 
 def level_slices(channels: Sequence[int]) -> list[slice]:

@@ -72,6 +72,11 @@ class Pending:
     end_us: int
 
 
+# Every frame passes here, and a member of an Enum costs a call.
+_SHUT, _GATE, _PERSON = Way.SHUT, Way.GATE, Way.PERSON
+_NONE, _NEVER = Bar.NONE.value, frozenset({Bar.RESERVOIR.value, Bar.DUPLICATE.value})
+_GOOD = OrderKind.GOOD.value
+
 Obey = Callable[["Learner", Order], list[Notice]]
 """What an order does; `obedience.obey`."""
 
@@ -277,19 +282,20 @@ class Learner:
         self.spans.forget(min(oldest, default=self.clock.elapsed_us))
 
     def _teach_block(self, entry: Pending) -> None:
-        events = entry.block.events
-        ways = [self._way(entry, row) for row in range(len(events))]
-        chosen = [row for row, way in enumerate(ways) if way is not Way.SHUT]
+        events, bars, at_us = entry.block.events, entry.bars.tolist(), entry.at_us.tolist()
+        ways = [self._way(*frame) for frame in zip(events, bars, at_us, strict=True)]
+        chosen = [row for row, way in enumerate(ways) if way is not _SHUT]
         self._decay(entry.end_us - self.taught_us, len(chosen))
         self.taught_us = entry.end_us
         if not chosen:
             return
         own = [events[row] for row in chosen]
+        labels = self.labels
         overridden = np.array(
-            [entry.bars[row] == Bar.GATE and events[row].id in self.labels for row in chosen], np.bool_
+            [bool(labels) and bars[row] == Bar.GATE and events[row].id in labels for row in chosen], np.bool_
         )
         weights = self.gate.weights(own, overridden)
-        gated = np.array([ways[row] is Way.GATE for row in chosen], np.bool_)
+        gated = np.array([ways[row] is _GATE for row in chosen], np.bool_)
         there = weights > 0.0
         if not there.all():
             chosen = [row for row, keep in zip(chosen, there, strict=True) if keep]
@@ -304,17 +310,16 @@ class Learner:
         self.since_proposal += len(chosen)
         self.gated_weight += float(weights[gated].sum())
 
-    def _way(self, entry: Pending, row: int) -> Way:
-        event, bar, at_us = entry.block.events[row], entry.bars[row], int(entry.at_us[row])
-        if bar in (Bar.RESERVOIR, Bar.DUPLICATE):
-            return Way.SHUT
+    def _way(self, event: FeatureEvent, bar: int, at_us: int) -> Way:
+        if bar in _NEVER:
+            return _SHUT
         label = self.labels.get(event.id)
         if label is not None:
             self.counts[f"labelled.{label}"] += 1
-            return Way.PERSON if label == OrderKind.GOOD.value else Way.SHUT
-        if self._vouches(event, at_us):
-            return Way.PERSON
-        return Way.GATE if bar == Bar.NONE and not self.spans.covered(event.camera, at_us) else Way.SHUT
+            return _PERSON if label == _GOOD else _SHUT
+        if self.vouched and self._vouches(event, at_us):
+            return _PERSON
+        return _GATE if bar == _NONE and not self.spans.covered(event.camera, at_us) else _SHUT
 
     def _vouches(self, event: FeatureEvent, at_us: int) -> bool:
         """Whether an operator has confirmed the change that this frame is part of."""
