@@ -55,12 +55,16 @@ def test_show_tells_the_stable_version_and_its_report(cli: Cli, model_file: Path
     text = cli("models", "show", "default").stdout
     assert shown["digest"] in text
     assert "features.1" in text
+    assert "@" not in text, "regions stand in one row, their level's"
     assert "stated rate" in text
 
 
 def test_mistakes_are_one_line_and_change_nothing(cli: Cli, model_file: Path, tmp_path: Path) -> None:
     cli("models", "import", str(model_file))
-    assert "no version 7" in cli("models", "promote", "default", "7", code=1).stderr
+    assert "no version 7" in (said := cli("models", "promote", "default", "7", code=1).stderr)
+    assert "the newest is 1" in said
+    assert "no model 'defualt'" in (said := cli("models", "promote", "defualt", "1", code=1).stderr)
+    assert "there are default" in said
     assert "points nowhere" in cli("models", "rollback", "default", code=1).stderr
     assert "no model 'ghost'" in cli("models", "history", "ghost", code=1).stderr
     torn = tmp_path / "torn.safetensors"

@@ -166,8 +166,20 @@ class Registry:
         with translated("reading a version"):
             record = self._client.hget(self._keys.versions(model), number)
         if record is None:
-            raise NotFound(f"model {model!r} has no version {number} on line {self._keys.line}")
+            raise self._no_version(model, number)
         return _version(model, json.loads(record))
+
+    def _no_version(self, model: str, number: int | str) -> NotFound:
+        """What there is in its place: who mistyped a name sees the right one."""
+        with translated("listing versions"):
+            known = [int(field) for field in self._client.hkeys(self._keys.versions(model)) if field.isdigit()]
+        if known:
+            return NotFound(
+                f"model {model!r} has no version {number} on line {self._keys.line}: the newest is {max(known)}"
+            )
+        models = ", ".join(self.models())
+        there = f"there are {models}" if models else "there is none yet: 'gaussline fit' makes one"
+        return NotFound(f"no model {model!r} on line {self._keys.line}; {there}")
 
     # --- pointers ----------------------------------------------------------------------------------------------------
     def pointers(self) -> list[Pointer]:
@@ -321,7 +333,7 @@ class Registry:
                 f"version {version} of model {model!r} was collected: its artefact is gone; import it again or fit anew"
             )
         if done < 0:
-            raise NotFound(f"model {model!r} has no version {version} on line {self._keys.line}")
+            raise self._no_version(model, version)
         return int(stands)
 
 

@@ -324,7 +324,7 @@ def suspects_table(found: Any, folder: Path) -> Table:
 
 
 def fit_table(text: dict[str, Any]) -> Group:
-    """The report of a fit: what it holds, and a level a row, of a level cut into regions the worst of its numbers."""
+    """The report of a fit: what it holds, and its levels."""
     title = (
         f"fitted on {text['training_frames']} frames, working point from {text['calibration_frames']} "
         f"{'of them' if text['method'] == 'cross_conformal' else 'others'}: {text['method']} at "
@@ -346,16 +346,21 @@ def fit_table(text: dict[str, Any]) -> Group:
             title += f"\n95 % interval of the realised rate, if the law is right: {low:.2%} … {high:.2%}"
     if "warning" in text:
         title += f"\nwarning: {text['warning']}"
+    return Group(Text(title), levels_table(text["levels"]))
+
+
+def levels_table(levels: list[dict[str, Any]]) -> Table:
+    """A level a row, of a level cut into regions the worst of its numbers."""
     table = Table()
     for column in ("level", "regions", "frames", "shrinkage", "condition number"):
         table.add_column(column, justify="left" if column == "level" else "right")
-    levels: dict[str, list[dict[str, Any]]] = {}
-    for level in text["levels"]:
-        levels.setdefault(level["level"].partition("@")[0], []).append(level)
-    for name, parts in levels.items():
+    whole: dict[str, list[dict[str, Any]]] = {}
+    for level in levels:
+        whole.setdefault(level["level"].partition("@")[0], []).append(level)
+    for name, parts in whole.items():
         shrinkage, condition = (max(part[key] for part in parts) for key in ("shrinkage", "condition"))
         table.add_row(name, str(len(parts)), f"{parts[0]['count']:.0f}", f"{shrinkage:.4f}", f"{condition:.3g}")
-    return Group(Text(title), table)
+    return table
 
 
 def choice(kind: Any, value: str, option: str) -> Any:

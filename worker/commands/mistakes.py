@@ -30,7 +30,7 @@ def exit_code(error: GausslineError) -> int:
 
 def tell(error: GausslineError) -> int:
     """Say what went wrong, a line a mistake; the code to end with."""
-    advice = f"; {error.advice}" if error.advice else ""
     for line in str(error).splitlines() or [type(error).__name__]:
-        print(f"gaussline: {line}{advice}", file=sys.stderr)
+        told = f"{line.removesuffix('.')}; {error.advice}" if error.advice else line
+        print(f"gaussline: {told}", file=sys.stderr)
     return exit_code(error)

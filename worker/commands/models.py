@@ -14,6 +14,7 @@ from rich.text import Text
 from gaussline.worker.broker.registry import Pointer, Version
 from gaussline.worker.commands import trials
 from gaussline.worker.commands.console import out
+from gaussline.worker.commands.fit import levels_table
 from gaussline.worker.commands.options import By, Json, Line, Note, RedisUrl, open_line, who
 from gaussline.worker.commands.signed_files import read_signed, write_signed
 from gaussline.worker.contract.trial import DEFAULT_FRAMES, DEFAULT_RULES, STABLE
@@ -99,10 +100,7 @@ def show(
         shown = f"{value:.6g}" if isinstance(value, float) else ", ".join(value) if key == "channels" else str(value)
         out().print(Text(f"{key.replace('_', ' '):20} {shown or '–'}"), soft_wrap=True)
     if levels:
-        table = Table(*(key.replace("_", " ") for key in levels[0]))
-        for level in levels:
-            table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in level.values()))
-        out().print(table)
+        out().print(levels_table(levels))
 
 
 @app.command()
