@@ -19,7 +19,7 @@ from rich.console import Console
 from gaussline.worker.broker.embedded import EmbeddedRedis
 from gaussline.worker.broker.ledger import Ledger
 from gaussline.worker.broker.line_state import LineReader
-from gaussline.worker.commands.status import _Look, screen
+from gaussline.worker.commands.status import WIDEST, _Look, screen
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.verdict import Decision
@@ -93,6 +93,13 @@ def test_a_small_terminal_cuts_nothing(cli: Cli, way: Way) -> None:
     assert "…" not in text
     for word in ("12345001", "press4-gpu0-1234", "dead", "default 12", "refuses", "[/a]", "torn", "cam1:1:1"):
         assert word in " ".join(text.split()), word
+
+
+def test_a_wide_terminal_pulls_no_row_apart(way: Way) -> None:
+    way.admit("cam1", 1)
+    console = Console(width=300, file=(written := io.StringIO()))
+    console.print(screen(LineReader(way.client, way.line).read(), {}, []))
+    assert 100 < max(map(len, written.getvalue().splitlines())) <= WIDEST
 
 
 def test_of_many_cameras_those_in_trouble_are_on_the_screen(way: Way) -> None:

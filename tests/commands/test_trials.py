@@ -113,6 +113,7 @@ def test_wrong_words_are_told_and_change_nothing(cli: Cli, model_file: Path) -> 
         assert told in cli("models", "promote", "default", "1", *words, code=2).stderr
     assert [each["channels"] for each in json.loads(cli("models", "list", "--json").stdout)] == [["stable"]]
     assert "no trial of default yet" in cli("models", "trials", "default").stdout
+    assert json.loads(cli("models", "trials", "default", "--json").stdout) == []
     assert "no model 'x'" in cli("models", "trials", "x", code=1).stderr
     assert "points nowhere" in cli("models", "stop", "default", code=1).stderr
     assert "holds no trial" in cli("models", "stop", "default", "--channel", "stable", code=2).stderr

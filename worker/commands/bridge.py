@@ -193,11 +193,14 @@ def dead(
         removed = store.remove([letter.letter_id for letter in store.letters()])
         out().print(json.dumps({"dropped": removed}) if as_json else f"dropped {removed}", highlight=False)
         return
+    letter = None
     for letter in store.letters():
         said = {"id": letter.id, "why": letter.why, "entry": letter.entry_id}
         verdict = letter.body.decode("utf-8", "replace")
         text = json.dumps({**said, "verdict": verdict}) if as_json else f"{letter.id}  {letter.why}"
         out().print(text, highlight=False, markup=False, soft_wrap=True)
+    if letter is None and not as_json:
+        out().print(f"no dead letter of bridge {name} on line {opened.line}", highlight=False, markup=False)
 
 
 def _settings(

@@ -10,7 +10,8 @@ from pathlib import Path
 from gaussline.worker.commands.console import err
 
 SYNTHETIC = Path("synthetic")
-GOOD_PARTS = 300
+GOOD_PARTS = 330
+"""Enough for the rate that `gaussline fit` states where it is given none."""
 FIRST = 1_000_000
 """Far from what `gaussline produce synthetic` sends: a model must not judge the pictures that it was fitted on."""
 

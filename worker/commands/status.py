@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich import box
 from rich.console import Console, Group, JustifyMethod
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -35,7 +36,8 @@ Examples:
 With --once it exits with 5 where the ledger does not balance."""
 FAILED_SHOWN = 5
 ALARMS_SHOWN = 4
-SVG_COLUMNS = 130
+WIDEST = 130
+"""Columns; on a wider terminal the eye would lose the row."""
 LOOKED_AT = 400
 """Newest verdicts that are searched for failed frames."""
 OLD_S = 10.0
@@ -110,7 +112,7 @@ class _Look:
 
 def picture(look: _Look, title: str) -> str:
     """The screen as an SVG."""
-    console = Console(record=True, file=io.StringIO(), width=SVG_COLUMNS, force_terminal=True)
+    console = Console(record=True, file=io.StringIO(), width=WIDEST, force_terminal=True)
     state, failed = look.now()
     console.print(screen(state, look.rates, failed))
     # Whoever looks at the picture loads no font from anywhere.
@@ -119,7 +121,7 @@ def picture(look: _Look, title: str) -> str:
 
 def screen(
     state: LineState, rates: dict[str, float], failed: list[dict[str, Any]], cameras: int | None = None
-) -> Group:
+) -> Constrain:
     """Everything on one screen; of more than so many cameras those that need a look."""
     parts: list[Any] = [_headline(state), _cameras(state, rates, cameras), _workers(state)]
     if any(pointer.channel != "stable" for pointer in state.pointers) or state.pins:
@@ -128,7 +130,7 @@ def screen(
         parts.append(_learners(state))
     if failed:
         parts.append(_failed(failed))
-    return Group(*parts)
+    return Constrain(Group(*parts), WIDEST)
 
 
 def status_dict(state: LineState, rates: dict[str, float], failed: list[dict[str, Any]]) -> dict[str, Any]:

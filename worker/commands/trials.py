@@ -68,6 +68,9 @@ def show_trials(
     if not records:
         if name not in opened.registry().models():
             raise NotFound(f"no model {name!r} on line {opened.line}")
+        if as_json:
+            out().print_json("[]")
+            return
         out().print(f"no trial of {name} yet; 'gaussline models promote {name} VERSION --canary 10%' begins one")
         return
     reports = [report(record) for record in records]
