@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import threading
 import time
@@ -134,3 +136,37 @@ def test_nothing_is_left_running() -> None:
     children = Path(f"/proc/{process._process.pid}")
     eventually(lambda: not children.exists(), what="the end of the process")
     assert {thread.name for thread in threading.enumerate()} == before
+
+
+def child_of(pool: DecodePool) -> int:
+    """The process that decodes, forked by the only process of a pool."""
+    process = pool._free.get()
+    assert process is not None
+    pool._free.put(process)
+    pid = process._process.pid
+    return int(eventually(lambda: Path(f"/proc/{pid}/task/{pid}/children").read_text(), what="the child"))
+
+
+def test_a_child_that_dies_between_two_images_mixes_up_nothing(broken: DecodePool) -> None:
+    """An answer that nobody asked for would be taken for that of the next image, and so on from there for ever."""
+    for round_ in range(3):
+        np.testing.assert_array_equal(pixels(broken, encoded(scene(), "png")), scene())
+        child = child_of(broken)
+        os.kill(child, signal.SIGKILL)
+        eventually(lambda child=child: child_of(broken) != child, what="another child")
+        for seed in range(4):
+            picture = scene(24 + 8 * seed, 32, seed=10 * round_ + seed)
+            np.testing.assert_array_equal(pixels(broken, encoded(picture, "png")), picture)
+    assert broken.deaths == 0, "it died over no image"
+
+
+def test_a_process_that_cannot_start_leaves_no_descriptor_behind() -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    with DecodePool(LIMITS, program=("/nonexistent",)) as pool:
+        before = descriptors()
+        for _ in range(5):
+            with pytest.raises(OSError, match="nonexistent"), pool.decoded(encoded(scene(), "png"), "png"):
+                pass
+        assert descriptors() == before

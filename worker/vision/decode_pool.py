@@ -137,14 +137,18 @@ class _Process:
         # What the other side cuts off must not become a bus error on this one.
         fcntl.fcntl(self._memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         program, rest = arguments[:-5], arguments[-5:]
-        self._process = subprocess.Popen(
-            [*program, str(self._memory), *rest],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=(self._memory,),
-            env=os.environ | _ENVIRONMENT,
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [*program, str(self._memory), *rest],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=(self._memory,),
+                env=os.environ | _ENVIRONMENT,
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(self._memory)
+            raise
         self._shared = Shared(self._memory)
         assert self._process.stdout is not None
         self._poll = select.poll()  # select knows file descriptors up to 1,023 only

@@ -3,8 +3,10 @@
     python -m gaussline.worker.vision.decode_process <memory fd> <limits and bounds>
 
 It imports no torch. Requests come on standard input, answers go to standard output, and bytes and pixels lie in a
-shared memory that only grows. The process forks: its child decodes, and where the child dies, it says so and forks
-another within milliseconds. An alarm ends a child that takes too long, in native code too.
+shared memory that only grows. The process forks: its child decodes, and where the child dies over an image, it says so
+and forks another within milliseconds. One that dies between two images is replaced without a word: an answer that
+nobody asked for would be taken for that of the next image. An alarm ends a child that takes too long, in native code
+too.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ ANSWER: Final = struct.Struct("<BIIII")
 """Status, height, width and channels of the pixels, bytes of the text that follows."""
 ENCODINGS: Final = ("jpeg", "png", "bmp", "webp", "tiff")
 DECODED, REFUSED, DIED = range(3)
+_READY, _BUSY = range(2)
+"""What the child tells its parent in a memory of their own: it has begun to serve; it owes an answer."""
 _PR_SET_PDEATHSIG: Final = 1
 Decode = Callable[[bytes, str, ImageLimits], Pixels]
 
@@ -49,33 +53,40 @@ def main(arguments: Sequence[str], decoder: Decode = decode) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most_memory, most_memory))
     # A Ctrl-C is for the worker, which ends this process in its turn.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    state = mmap.mmap(-1, 2)
     while True:
         own = os.getpid()
+        state[:] = bytes(2)
         child = os.fork()
         if child == 0:
             code = 1
             try:
                 _die_with(own)
-                _serve(memory, limits, seconds, decoder)
+                _serve(memory, limits, seconds, decoder, state)
                 code = 0
             finally:
                 os._exit(code)
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
-        if code == 0:
+        if code == 0 or not state[_READY]:
             return
-        _write(ANSWER.pack(DIED, max(0, -code), 0, 0, 0))
+        if state[_BUSY]:
+            _write(ANSWER.pack(DIED, max(0, -code), 0, 0, 0))
 
 
-def _serve(memory: int, limits: ImageLimits, seconds: int, decoder: Decode) -> None:
+def _serve(memory: int, limits: ImageLimits, seconds: int, decoder: Decode, state: mmap.mmap) -> None:
     """Answer requests until there are no more."""
     shared = Shared(memory)
+    state[_READY] = 1
     while request := _read(REQUEST.size):
+        # Should it die between a pipe and its word of it, either way, the worker waits in vain, and ends this process.
+        state[_BUSY] = 1
         index, size = REQUEST.unpack(request)
         data = shared.view(size).tobytes()
         signal.alarm(seconds)
         answer, text = _answer(shared, data, ENCODINGS[index], limits, decoder)
         signal.alarm(0)
+        state[_BUSY] = 0
         _write(ANSWER.pack(*answer, len(text)) + text)
 
 
