@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from tests.fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).with_name("corpus")
+WORDS = Path(__file__).with_name("words.dict")
 
 
 def main() -> None:
@@ -27,10 +30,8 @@ def main() -> None:
     found = Path(".build") / "fuzz" / options.target
     found.mkdir(parents=True, exist_ok=True)
     for name in [name for name in sys.modules if name.startswith("gaussline.")]:
-        module = sys.modules[name]
-        for key, value in vars(module).items():
-            if getattr(value, "__module__", None) == name and callable(value) and hasattr(value, "__code__"):
-                setattr(module, key, atheris.instrument_func(value))
+        for function in _functions(sys.modules[name], name):
+            atheris.instrument_func(function)
     words = [
         sys.argv[0],
         f"-max_total_time={options.seconds}",
@@ -38,12 +39,26 @@ def main() -> None:
         "-max_len=4096",
         "-rss_limit_mb=2048",
         "-timeout=10",
+        "-use_value_profile=1",
+        f"-dict={WORDS}",
         f"-artifact_prefix={found}/",
         str(found),
         str(CORPUS / options.target),
     ]
     atheris.Setup(words, TARGETS[options.target])
     atheris.Fuzz()
+
+
+def _functions(holder: Any, module: str) -> Iterator[FunctionType]:
+    """The functions of a module, and those of its classes: much of a decoder is in methods."""
+    for value in list(vars(holder).values()):
+        plain = getattr(value, "__func__", getattr(value, "fget", value))
+        if getattr(plain, "__module__", None) != module:
+            continue
+        if isinstance(plain, FunctionType):
+            yield plain
+        elif isinstance(plain, type):
+            yield from _functions(plain, module)
 
 
 if __name__ == "__main__":

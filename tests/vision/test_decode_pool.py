@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -147,13 +148,17 @@ def child_of(pool: DecodePool) -> int:
     return int(eventually(lambda: Path(f"/proc/{pid}/task/{pid}/children").read_text(), what="the child"))
 
 
+def another_than(child: int, pool: DecodePool) -> bool:
+    return child_of(pool) != child
+
+
 def test_a_child_that_dies_between_two_images_mixes_up_nothing(broken: DecodePool) -> None:
     """An answer that nobody asked for would be taken for that of the next image, and so on from there for ever."""
     for round_ in range(3):
         np.testing.assert_array_equal(pixels(broken, encoded(scene(), "png")), scene())
         child = child_of(broken)
         os.kill(child, signal.SIGKILL)
-        eventually(lambda child=child: child_of(broken) != child, what="another child")
+        eventually(partial(another_than, child, broken), what="another child")
         for seed in range(4):
             picture = scene(24 + 8 * seed, 32, seed=10 * round_ + seed)
             np.testing.assert_array_equal(pixels(broken, encoded(picture, "png")), picture)
