@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
+from gaussline.worker.broker.intake import Message
+from gaussline.worker.contract.frame import Frame, encode_batch
+from gaussline.worker.contract.limits import MessageLimits
 from gaussline.worker.engine.credit import Credit
 from gaussline.worker.engine.intake_stage import CLAIM_LEAST_S, IntakeStage
 from gaussline.worker.engine.observer import Observer
 from gaussline.worker.engine.open_messages import OpenMessages
 from gaussline.worker.engine.outlet import Outlet
+from gaussline.worker.engine.prepare import MessageWork, PreparedFrame, Preparer
 
 EVERY_S = 1.0
 
@@ -83,3 +88,50 @@ def test_a_dead_workers_messages_are_claimed_when_they_may_be() -> None:
 def test_what_may_be_claimed_at_once_and_is_not_makes_no_storm() -> None:
     claims, _ = claims_of(*[0.0] * 1000, turns=100)
     assert len(claims) <= 1.0 / CLAIM_LEAST_S + 1
+
+
+class Hand:
+    """Takes what intake hands on."""
+
+    def __init__(self) -> None:
+        self.frames: list[PreparedFrame[int]] = []
+
+    def put(self, frames: list[PreparedFrame[int]]) -> None:
+        """Take them."""
+        self.frames += frames
+
+
+def test_a_message_that_is_in_hand_and_comes_again_is_worked_on_once() -> None:
+    """While no isolated process starts, say, it would come again every minute, and be paid for each time."""
+    payload = encode_batch("cam1", 1, 0, [Frame(b"x", "png", 1)] * 2)
+    message = Message("cam1", "1-0", 1, 0, 2, len(payload), 1, 0, payload)
+    hand, apart = Hand(), list[Message]()
+    nobody: Any = None
+    lanes: Any = hand
+    credit, held, outlet = Credit(100, 2**20), OpenMessages(), Outlet[Any](lambda: 0.0)
+    stage: IntakeStage[int] = IntakeStage(
+        nobody,
+        Preparer(lambda frame: 0, limits=MessageLimits(), now_us=lambda: 1),
+        lanes,
+        outlet,
+        credit,
+        held,
+        decode_threads=0,
+        begin_thread=lambda: None,
+        claim_every_s=EVERY_S,
+        observer=Observer(),
+        stopping=threading.Event(),
+        isolate=apart.append,
+    )
+    deadly = replace(message, entry_id="2-0", crashes=1)
+    for _ in range(3):
+        stage.accept([message, deadly])
+    assert [frame.work.message for frame in hand.frames] == [message, message], "its two frames, once"
+    assert apart == [deadly]
+    assert credit.held_bytes == 2 * len(payload)
+    # Another message may have the id of one that is in hand, and so may a copy.
+    others = [replace(message, epoch=2), replace(message, first_sequence=2), replace(message, copy=True)]
+    assert [held.holds(other) for other in (message, *others)] == [True, False, False, False]
+    held.remove([MessageWork(message, [], 0)])
+    stage.accept([message])
+    assert len(hand.frames) == 4, "what is settled and comes again is another server's word, and is judged"

@@ -128,7 +128,12 @@ class IntakeStage(Generic[Image]):
         return sum(message.frame_count for message in messages)
 
     def accept(self, messages: Sequence[Message]) -> None:
-        """Pay for messages, prepare their frames and hand them on."""
+        """Pay for messages, prepare their frames and hand them on.
+
+        One that is in hand already comes again where it has been there for long, as in an outage or while no isolated
+        process starts, or where its group was made anew. It is its worker's then, and is worked on: once.
+        """
+        messages = [message for message in messages if not self._open.holds(message)]
         if not messages:
             return
         frame_count = sum(message.frame_count for message in messages)

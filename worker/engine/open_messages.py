@@ -15,19 +15,24 @@ class OpenMessages:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._works: dict[tuple[str, str], MessageWork[Any]] = {}
+        self._works: dict[tuple[str, str, int, int, bool], MessageWork[Any]] = {}
 
     def add(self, works: Iterable[MessageWork[Any]]) -> None:
         """These were taken."""
         with self._lock:
             for work in works:
-                self._works[work.message.camera, work.message.entry_id] = work
+                self._works[_key(work.message)] = work
+
+    def holds(self, message: Message) -> bool:
+        """Whether this message is in hand."""
+        with self._lock:
+            return _key(message) in self._works
 
     def remove(self, works: Iterable[MessageWork[Any]]) -> None:
         """These are settled."""
         with self._lock:
             for work in works:
-                self._works.pop((work.message.camera, work.message.entry_id), None)
+                self._works.pop(_key(work.message), None)
 
     def clear(self) -> list[Message]:
         """Forget all of them; what they were."""
@@ -35,3 +40,8 @@ class OpenMessages:
             left = [work.message for work in self._works.values()]
             self._works.clear()
         return left
+
+
+def _key(message: Message) -> tuple[str, str, int, int, bool]:
+    """Which message it is: of another server that becomes the master an entry's id may be another message's."""
+    return message.camera, message.entry_id, message.epoch, message.first_sequence, message.copy
