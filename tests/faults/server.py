@@ -9,8 +9,11 @@ import signal
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+
+import redis
 
 from gaussline.worker.broker.embedded import EmbeddedRedis, find_server
 from tests.support.waiting import eventually
@@ -43,6 +46,7 @@ class Server:
         self.cuts_us: list[int] = []
         """When it lost what was not synced yet: microseconds since the Unix epoch."""
         self._full_since_us = 0
+        self._holed = False
         self._sizes: deque[tuple[float, Path, int]] = deque(maxlen=500)
         self._ending = threading.Event()
         if appendfsync == "everysec":
@@ -86,7 +90,7 @@ class Server:
             self.cuts_us += [self._full_since_us] if self._full_since_us else []
             self.cuts_us.append(_now_us())
         self.redis.kill()
-        self.up = self.stopped = False
+        self.up = self.stopped = self._holed = False
         if self.redis.appendfsync == "everysec":
             self._lose_what_was_not_synced()
 
@@ -96,6 +100,8 @@ class Server:
             return None
         os.kill(self.redis.pid, number)
         self.stopped = number == signal.SIGSTOP
+        if self._holed and not self.stopped:
+            self._write_anew()
         return self.redis.pid
 
     def fill_disk(self, room: int) -> None:
@@ -110,18 +116,30 @@ class Server:
             self.kill()  # which only puts it down
         elif self.up:
             resource.prlimit(self.redis.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-            self._write_anew()
+            self._holed = self.redis.appendfsync == "everysec"  # with always it ends at the first write that fails
+            if self._holed and not self.stopped:  # what stands still writes nothing, and answers nothing
+                self._write_anew()
         self._full_since_us = 0
         self.start()
 
     def _write_anew(self) -> None:
         """Redis takes back what did not fit, and goes on where that ended: a hole, and nobody can read the file."""
         client = self.redis.client()
+
+        def answers(look: Callable[[], bool]) -> bool:
+            with contextlib.suppress(redis.exceptions.TimeoutError, redis.exceptions.ResponseError):
+                return look()
+            return False  # its clients are paused, or it writes anew already: not for long
+
+        def ask(look: Callable[[], bool], what: str) -> None:
+            eventually(lambda: answers(look), what=what)
+
         # Before it has written what waited, that would come into the new file and into what stands behind it.
-        eventually(lambda: client.info("persistence")["aof_last_write_status"] == "ok", what="a file with room")
-        client.bgrewriteaof()
-        eventually(lambda: not _rewrites(client.info("persistence")), what="an append-only file that is whole")
+        ask(lambda: client.info("persistence")["aof_last_write_status"] == "ok", "a file with room")
+        ask(lambda: bool(client.bgrewriteaof()), "an append-only file begun anew")
+        ask(lambda: not _rewrites(client.info("persistence")), "an append-only file that is whole")
         client.close()
+        self._holed = False
 
     def close(self) -> None:
         """Stop it, whatever state it is in."""

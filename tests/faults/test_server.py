@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from pathlib import Path
 
+import pytest
 import redis
 
 from gaussline.worker.broker.client import Redis
 from tests.faults.server import UNSYNCED_S, Server
 from tests.support.waiting import eventually
+
+PAUSE_MS = 7_000
+"""Longer than a client waits for an answer."""
 
 
 def test_a_cut_adds_nothing_to_a_file_that_was_longer_for_a_moment(tmp_path: Path) -> None:
@@ -35,8 +40,12 @@ def test_a_cut_adds_nothing_to_a_file_that_was_longer_for_a_moment(tmp_path: Pat
         server.close()
 
 
-def test_a_file_is_whole_after_a_full_disk_though_it_was_written_anew_before(tmp_path: Path) -> None:
-    """Redis opens the file of a rewrite so that what it takes back leaves a hole: see docs/reliability.md."""
+@pytest.mark.parametrize("hindrance", ["none", "stopped", "paused"])
+def test_a_file_is_whole_after_a_full_disk_though_it_was_written_anew_before(tmp_path: Path, hindrance: str) -> None:
+    """Redis opens the file of a rewrite so that what it takes back leaves a hole: see docs/reliability.md.
+
+    A server that stands still at that moment is written anew when it goes on, one that lets its clients wait after it.
+    """
     server = Server(tmp_path, "everysec")
     try:
         server.start()
@@ -45,7 +54,12 @@ def test_a_file_is_whole_after_a_full_disk_though_it_was_written_anew_before(tmp
         eventually(lambda: not client.info("persistence")["aof_rewrite_in_progress"], what="the first rewrite")
         server.fill_disk(room=5_000)
         eventually(lambda: not _sets(client, bytes(1_000)), what="a full disk")
+        if hindrance == "stopped":
+            server.signal(signal.SIGSTOP)
+        elif hindrance == "paused":
+            client.client_pause(PAUSE_MS)
         server.free_disk()
+        server.signal(signal.SIGCONT)
         eventually(lambda: _sets(client, b"after"), what="a write once there is room")
         client.close()
         server.redis.kill()  # the process alone: nothing that was written is gone
