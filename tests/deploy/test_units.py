@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path, PurePosixPath
@@ -142,6 +143,19 @@ def test_what_would_start_and_do_nothing_is_told(cli: Cli) -> None:
     assert "GAUSSLINE_FEATURES is off" in told
     assert "GAUSSLINE_WEIGHTS is not set" in told
     assert cli(*words, GAUSSLINE_FEATURES="sample", GAUSSLINE_WEIGHTS="/var/lib/gaussline/net.pth").stderr == ""
+
+
+def test_files_are_named_from_the_root(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit does not start in the folder that it was installed from."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    words = ("service", "install", "--dry-run", "--json", "--device", "cpu", "--camera")
+    made = cli(*words, "cam1=pictures", "--user", GAUSSLINE_WEIGHTS="net.pth")
+    texts = "".join(json.loads(made.stdout)["files"].values())
+    assert f"GAUSSLINE_WEIGHTS={tmp_path}/net.pth\n" in texts
+    assert f"SOURCE={tmp_path}/pictures\n" in texts
+    assert "SOURCE=synthetic\n" in cli(*words, "cam1=synthetic", "--user").stdout.replace("\\n", "\n")
+    assert "does not see" in cli(*words, "cam1=synthetic", code=2, GAUSSLINE_WEIGHTS="net.pth").stderr
 
 
 def test_users_units_lie_with_the_user(cli: Cli, tmp_path: Path) -> None:

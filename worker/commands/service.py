@@ -68,7 +68,7 @@ def install(
     as_json: Annotated[bool, typer.Option("--json", help="Print places and texts as JSON.")] = False,
 ) -> None:
     """Show the units and settings files of this machine's processes, and write them."""
-    settings = Settings.load(redis_url=redis_url, line=line)
+    settings = _with_whole_paths(Settings.load(redis_url=redis_url, line=line))
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     unit_folder = PurePosixPath(home / "systemd" / "user") if user else SYSTEM_UNITS
     folder = Path(home / "gaussline") if user else Path(SYSTEM_SETTINGS)
@@ -98,6 +98,14 @@ def install(
         typer.confirm(f"Write these {len(everything)} files?", abort=True, err=True)
     _write(root, made)
     _say_next(made, site, user=user)
+
+
+def _with_whole_paths(settings: Settings) -> Settings:
+    """The same files for a process that starts in another folder."""
+    paths = {name: getattr(settings, name) for name in type(settings).model_fields}
+    return settings.model_copy(
+        update={name: path.absolute() for name, path in paths.items() if isinstance(path, Path)},
+    )
 
 
 def _notes(settings: Settings, wish: Wish, *, user: bool) -> list[str]:
@@ -147,6 +155,8 @@ def _camera(word: str) -> Camera:
     if not sign or not source:
         raise SettingsError(f"--camera {word!r} is not of the form 'NAME=SOURCE --option …'")
     _names("camera", [name])
+    if Path(source).exists():  # no address, and no 'synthetic'
+        source = str(Path(source).absolute())
     return Camera(name, source, tuple(options))
 
 
