@@ -149,7 +149,8 @@ def test_files_of_secrets_are_for_their_owner_alone(plant: Plant) -> None:
 
 def test_running_the_command_again_changes_no_password(plant: Plant) -> None:
     before = (plant.folder / "users.acl").read_text("utf-8")
-    plant.cli(*shlex.split(plant.here(block("users")[0]))[1:])
+    told = plant.cli(*shlex.split(plant.here(block("users")[0]))[1:]).stderr
+    assert told == f"{plant.folder}/users.acl: 11 users of line press4, their passwords in {plant.folder}/passwords\n"
     assert (plant.folder / "users.acl").read_text("utf-8") == before
 
 

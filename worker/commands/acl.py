@@ -57,6 +57,9 @@ def acl(
         typer.echo(text, nl=False)
     else:
         write_file(output, text.encode())
+        count = sum(row.startswith("user ") and not row.startswith("user default ") for row in text.splitlines())
+        how = "none has a password yet" if passwords is None else f"their passwords in {passwords}"
+        typer.echo(f"{output}: {count} users of line {settings.line}, {how}", err=True)
     if version < 7:
         typer.echo(LIMITS_6_2, err=True)
 
