@@ -36,6 +36,7 @@ def test_a_line_a_verdict_for_people_moves_no_cursor_of_the_terminal(cli: Cli, w
     assert "0.2500" in first
     assert "12.5 / 20" in first
     assert "default v1" in first
+    assert len(first) <= 80, "a row that is broken in two is hard to follow"
     assert "RANDOM" not in first
     assert "undecodable: no" in second
     assert "\x1b" not in second
