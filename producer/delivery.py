@@ -35,8 +35,8 @@ class Door(Protocol):
     def camera(self) -> str:
         """Name of the camera."""
 
-    def open(self, settings: dict[str, Any] | None = None) -> int:
-        """Begin a new epoch."""
+    def open(self, settings: dict[str, Any] | None = None, *, beyond: int = 0) -> int:
+        """Begin a new epoch, higher than `beyond`."""
 
     def admit(self, request: Request) -> Answer:
         """Admit one message; safe to repeat after BrokerUnavailable."""
@@ -225,7 +225,7 @@ class Delivery:
         down_since_s: float | None = None
         while epoch <= message.epoch:
             try:
-                epoch = self._door.open(self._new_camera)
+                epoch = self._door.open(self._new_camera, beyond=message.epoch)
             except BrokerUnavailable as error:  # it has just been away, and may go again
                 down_since_s = self._sit_out(error, down_since_s, message)
         _log.warning(

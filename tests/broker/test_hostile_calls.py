@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,9 +11,12 @@ import redis
 
 from gaussline.worker.broker.admission import Admission, Status
 from gaussline.worker.broker.cameras import read_cameras
+from gaussline.worker.broker.client import connect
+from gaussline.worker.broker.embedded import EmbeddedRedis
 from gaussline.worker.broker.script import Script
-from gaussline.worker.errors import BrokerError
+from gaussline.worker.errors import BrokerError, BrokerUnavailable
 from tests.broker.way import BUDGET, Way
+from tests.support.waiting import eventually
 
 BAD_NAMES = ["", " ", "a b", "a\nb", "a:b", "a|b", "-a", "cam\x00", "\xff\xfe", "ü", "x" * 65, "x" * 2**20, "../etc"]
 
@@ -88,3 +93,56 @@ def test_scripts_that_are_forgotten_again_and_again_end_no_producer(way: Way, mo
 
     monkeypatch.setattr(redis.client.Pipeline, "execute", after_a_flush)
     assert [way.admit().status for _ in range(3)] == [Status.ADMITTED] * 3
+
+
+def test_an_epoch_beyond_one_that_was_forgotten_is_had_at_once(way: Way) -> None:
+    door = Admission(way.client, way.line, "cam1", camera_budget_bytes=BUDGET, line_budget_bytes=BUDGET)
+    assert door.open() == 1
+    assert door.open(beyond=10**6) == 10**6 + 1
+    assert door.open(beyond=10**6) == 10**6 + 2
+    assert door.open(beyond=5) == 10**6 + 3
+    way.client.hset(way.keys.camera("cam1"), "boot", "another")
+    assert door.open(beyond=5) == 10**6 + 1003
+    assert door.open(beyond=2**53 - 2) == 2**53 - 1
+    for wrong in (-1, 2**53, "x", "1e3", "nan"):
+        with pytest.raises(BrokerError, match="wrong epoch"):
+            door.open(beyond=wrong)  # type: ignore[arg-type]
+
+
+def test_a_counter_that_somebody_broke_keeps_no_other_from_its_count(way: Way) -> None:
+    for camera in ("cam1", "cam2"):
+        way.admit(camera, frames=2)
+    way.client.hset(way.keys.camera("cam1"), "pass", "many")
+    messages = way.take()
+    with pytest.raises(BrokerError, match="not an integer"):
+        way.settle(messages)
+    assert len(way.verdict_ids()) == 4
+    assert way.settle(messages) == [False, False], "and it is said once"
+    way.client.hset(way.keys.camera("cam1"), "pass", 2)
+    assert way.ledger().balances
+    assert int(way.client.hget(way.keys.totals, "bytes")) == 0
+
+
+def test_somebodys_long_script_is_an_outage(way: Way, server: EmbeddedRedis) -> None:
+    """Redis says BUSY then to everybody, where it had answered nothing before: no frame is given up for it."""
+    spin = "local begin = redis.call('TIME') repeat local now = redis.call('TIME') until now[1] - begin[1] >= 2"
+    way.client.config_set("lua-time-limit", 1)
+    way.admit()
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            running = threads.submit(connect(server.url).eval, spin, 0)
+            refused = eventually(partial(refusal, way), what="a refusal")
+            assert "BUSY" in str(refused)
+            running.result(10.0)
+        assert way.admit().status is Status.ADMITTED
+    finally:
+        way.client.config_set("lua-time-limit", 5000)
+
+
+def refusal(way: Way) -> BrokerUnavailable | None:
+    """What an admission is refused with; None where it is not."""
+    try:
+        way.admit()
+    except BrokerUnavailable as error:
+        return error
+    return None

@@ -224,6 +224,17 @@ def test_a_redis_that_forgot_the_camera_is_gone_on_with_beyond_the_old_epoch(lin
     assert list(line.admitted()) == ["cam1:5:1", "cam1:5:2", "cam1:5:3"]
 
 
+def test_a_high_epoch_that_redis_forgot_is_gone_beyond_in_one_step(line: Line) -> None:
+    """Each start of Redis adds a thousand: a hundred producers that count up from 1 would be a storm."""
+    line.client.hset(line.keys.camera("cam1"), "epoch", 10**6)
+    with Producer("cam1", redis_url=line.server.url) as producer:
+        producer.send(JPEG)
+        line.client.flushall()
+        before = line.client.info("stats")["total_commands_processed"]
+        assert producer.send(JPEG).id == "cam1:1000002:1"
+        assert line.client.info("stats")["total_commands_processed"] - before < 200
+
+
 def test_an_outage_while_a_new_epoch_is_asked_for_is_sat_out_too(line: Line, proxy: Proxy) -> None:
     with Producer("cam1", redis_url=proxy.url, clock=HandClock(), random=Random(0)) as producer:
         producer.send(JPEG)

@@ -104,15 +104,18 @@ class Admission:
             keys.bell,
         ]
 
-    def open(self, settings: dict[str, Any] | None = None) -> int:
-        """Begin a new epoch and register the camera; producers of older epochs are fenced off. The epoch, from 1."""
+    def open(self, settings: dict[str, Any] | None = None, *, beyond: int = 0) -> int:
+        """Begin a new epoch and register the camera; producers of older epochs are fenced off. The epoch, from 1.
+
+        It is higher than `beyond`: an epoch that this Redis may have forgotten.
+        """
         keys = [
             self._keys.camera(self.camera),
             self._keys.cameras,
             self._keys.events,
             self._keys.recent(self.camera),
         ]
-        return int(self._open(self._client, keys, [self.camera, json.dumps(settings or {})]))
+        return int(self._open(self._client, keys, [self.camera, json.dumps(settings or {}), beyond]))
 
     def admit(self, request: Request) -> Answer:
         """Admit one message. After a BrokerUnavailable the same request may be sent again without doubling it.

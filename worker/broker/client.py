@@ -26,9 +26,10 @@ READ_BYTES = 2**18
 """Most bytes of one read: frames are large, and redis-py's own 64 kB would take four reads where one will do."""
 _SECRET = re.compile(r"(://)[^/@\s]*@")
 _SECRET_OPTION = re.compile(r"(password=)[^&\s'\"]*")
-_FOR_NOW = re.compile(r"(?:^|-)(MISCONF|NOREPLICAS|READONLY|UNBLOCKED)\b")
-"""Refusals that end by themselves, or by an operator's hand: a full disk, a failover. Redis 6.2 puts the code of an
-error inside a script into the middle of its text; where redis-py has a class for a code, the text goes without it."""
+_FOR_NOW = re.compile(r"(?:^|-)(BUSY|MISCONF|NOREPLICAS|READONLY|UNBLOCKED)\b")
+"""Refusals that end by themselves, or by an operator's hand: a long script of somebody's, a full disk, a failover.
+Redis 6.2 puts the code of an error inside a script into the middle of its text; where redis-py has a class for a code,
+the text goes without it."""
 
 
 def redact(text: str) -> str:

@@ -125,7 +125,11 @@ class _Server(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve it, or hang up where too many are served already."""
         if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
+            try:
+                super().process_request(request, client_address)
+            except RuntimeError:  # no thread is to be had just now
+                self._free.release()
+                raise
         else:
             self.shutdown_request(request)
 

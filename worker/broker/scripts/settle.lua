@@ -203,7 +203,12 @@ for i = 3, #ARGV do
     end
   end
 end
+-- A counter that somebody made no number of must not keep the others from what is published already.
+local failed = nil
 for key, fields in pairs(sums) do
-  for field, amount in pairs(fields) do redis.call('HINCRBY', key, field, string.format('%.0f', amount)) end
+  for field, amount in pairs(fields) do
+    local counted = redis.pcall('HINCRBY', key, field, string.format('%.0f', amount))
+    if type(counted) == 'table' then failed = counted end
+  end
 end
-return answers
+return failed or answers
