@@ -121,6 +121,14 @@ def test_a_surprise_carries_its_traceback_and_secrets_do_not_appear(capsys: pyte
     assert line["said"] == "redis://***@host/0 went away"
 
 
+def test_counts_stay_counts_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = configure("info", "json")
+    logger.info("stopped", extra={"counts": {"seen.reservoir": 128, "why": "redis://a:secret@b"}})
+    counts = json.loads(capsys.readouterr().err)["counts"]
+    assert counts["seen.reservoir"] == 128
+    assert "secret" not in str(counts)
+
+
 def test_text_form_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     LogObserver(configure("info", "text"), "w").model_loaded("default", 3, "ab" * 32, 0.25)
     text = capsys.readouterr().err

@@ -57,6 +57,8 @@ class Form(logging.Formatter):
     def _safe(self, value: Any) -> Any:
         if value is None or isinstance(value, bool | int | float):
             return value
+        if isinstance(value, dict):
+            return {self._safe(str(name)): self._safe(each) for name, each in value.items()}
         text = str(value)
         for word in self._secrets:
             text = text.replace(word, HIDDEN)
