@@ -44,6 +44,10 @@ def test_who_when_and_why_stand_in_the_history(cli: Cli, model_file: Path) -> No
     assert "first [bold]of all" in told, "a note is text, not markup"
     listed = cli("models", "list").stdout.splitlines()
     assert ["stable" in line for line in listed if "MB" in line] == [True, False]
+    cli("models", "import", str(model_file), "--name", "plates-of-press4", "--note", "the lamp of the morning shift")
+    narrow = cli("models", "list", COLUMNS="80").stdout
+    assert "plates-of-press4" in narrow
+    assert "…" not in narrow, "nothing is cut"
 
 
 def test_show_tells_the_stable_version_and_its_report(cli: Cli, model_file: Path) -> None:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from gaussline.worker.broker.dead_letters import DeadLetters
 from gaussline.worker.broker.retry import Retrier
 from gaussline.worker.commands.ago import parse_ago
-from gaussline.worker.commands.console import err, out, progress
+from gaussline.worker.commands.console import err, listing, out, progress
 from gaussline.worker.commands.options import Json, Line, RedisUrl, open_line, write_file
 from gaussline.worker.contract.dead_letter import DeadLetter
 from gaussline.worker.contract.frame import Frame, decode_batch
@@ -71,9 +70,8 @@ def list_dead(
     if not rows:
         out().print(f"no dead letter on line {opened.line}")
         return
-    table = Table()
-    for column in ("reason", "frames ever", "letters", "bytes", "for space", "aged out", "retried", "dropped"):
-        table.add_column(column, justify="left" if column == "reason" else "right")
+    numbers = ("frames ever", "letters", "bytes", "for space", "aged out", "retried", "dropped")
+    table = listing("reason", *numbers, flowing=numbers, right=numbers)
     for row in rows:
         cells = (row.total, row.letters, row.size_bytes, row.dropped, row.aged, row.retried, row.removed)
         table.add_row(row.reason.value, *(str(cell) for cell in cells))

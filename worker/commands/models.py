@@ -13,7 +13,7 @@ from rich.text import Text
 
 from gaussline.worker.broker.registry import Pointer, Version
 from gaussline.worker.commands import trials
-from gaussline.worker.commands.console import out
+from gaussline.worker.commands.console import listing, out
 from gaussline.worker.commands.fit import levels_table
 from gaussline.worker.commands.options import By, Json, Line, Note, RedisUrl, open_line, who
 from gaussline.worker.commands.signed_files import read_signed, write_signed
@@ -56,19 +56,16 @@ def list_models(redis_url: RedisUrl = None, line: Line = None, as_json: Json = F
     if not rows:
         out().print(f"no models on line {opened.line}; 'gaussline fit FOLDER' makes one")
         return
-    table = Table()
-    for column in ("model", "version", "channels", "created (UTC)", "by", "size", "digest", "note"):
-        right = column in ("version", "size")
-        table.add_column(column, justify="right" if right else "left", no_wrap=column != "note")
+    columns = ("model", "version", "channels", "created (UTC)", "by", "size", "note")
+    table = listing(*columns, flowing=("channels", "note"), right=("version", "size"))
     for row in rows:
         table.add_row(
             row.model,
             str(row.number),
             ", ".join(_channels(row, pointers)),
-            _when(row.created_at),
+            _when(row.created_at)[: len("2026-01-31 14:00")],
             Text(row.by),
             f"{row.size_bytes / 1e6:.1f} MB",
-            row.digest[:SHORT],
             Text(row.note),
         )
     out().print(table)

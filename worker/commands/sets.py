@@ -12,7 +12,7 @@ from rich.text import Text
 
 from gaussline.worker.broker.line_state import read_workers
 from gaussline.worker.broker.sets import COPY_BYTES, EVERY, Sets, WorkerSet
-from gaussline.worker.commands.console import out
+from gaussline.worker.commands.console import listing, out
 from gaussline.worker.commands.options import By, Connection, Json, Line, Note, RedisUrl, open_line, who
 from gaussline.worker.contract.keys import MAIN
 from gaussline.worker.contract.trial import DEFAULT_RULES
@@ -65,10 +65,9 @@ def list_sets(redis_url: RedisUrl = None, line: Line = None, as_json: Json = Fal
     if as_json:
         out().print_json(json.dumps(rows))
         return
-    table = Table()
-    for column in ("set", "models", "workers", "settles", "is shown", "waiting", "copied", "shed", "results"):
-        right = column in ("workers", "waiting", "copied", "shed", "results")
-        table.add_column(column, justify="right" if right else "left")
+    columns = ("set", "models", "workers", "settles", "is shown", "waiting", "copied", "shed", "results")
+    flowing = ("models", "settles", "is shown", "waiting")
+    table = listing(*columns, flowing=flowing, right=("workers", "waiting", "copied", "shed", "results"))
     for row in rows:
         is_main = row["set"] == MAIN
         copies = [
