@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from gaussline.worker.broker.heartbeat import NAME_LETTERS, Heartbeat, life_of
 from gaussline.worker.broker.line_state import read_workers
 from gaussline.worker.contract.keys import check_name
+from gaussline.worker.errors import BrokerUnavailable
 from tests.broker.way import Way
 from tests.support.waiting import eventually
 
@@ -82,3 +85,42 @@ def test_a_heart_outlives_what_nobody_expected(way: Way) -> None:
     finally:
         heart.stop()
     assert told == ["heartbeat: ZeroDivisionError: at the first beat", "heartbeat: OSError: at the second"]
+
+
+def test_what_a_worker_took_without_hearing_of_it_is_no_crash_after_a_clean_stop(way: Way) -> None:
+    for camera in ("cam1", "cam1", "cam2"):
+        way.admit(camera)
+    way.client.hset(way.keys.cameras, "no camera", "{}")
+    way.client.set(way.keys.frames("cam3"), "no stream")
+    way.client.hset(way.keys.cameras, "cam3", "{}")
+    leaver = way.intake("w1")
+    (heard,) = leaver.take(max_frames=1, max_bytes=10**9)
+    way.intake("w1").take(max_frames=10, max_bytes=10**9)  # an answer that came never
+    assert way.settle([heard]) == [True]
+    assert leaver.leave() == 2
+    assert leaver.leave() == 0
+    way.client.delete(way.keys.frames("cam3"))
+    claimed = way.intake("heir", claim_after_s=60.0).claim(**SOON)
+    assert sorted((message.camera, message.crashes) for message in claimed) in (
+        [("cam1", 0), ("cam1", 0)],
+        [("cam1", 0), ("cam2", 0)],
+    )
+    assert way.settle(claimed) == [True, True]
+
+
+def test_what_was_claimed_is_in_hand_though_the_connection_breaks_right_after(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would lie with a living worker that knows nothing of it, until that counts as slow."""
+    way.admit()
+    way.take("dead")
+    heir = way.intake("heir", claim_after_s=0.0)
+
+    def broken(*anything: object) -> None:
+        raise BrokerUnavailable("the connection broke")
+
+    monkeypatch.setattr(heir, "_audit", broken)
+    claimed = heir.claim(**SOON)
+    assert way.settle(claimed) == [True]
+    with pytest.raises(BrokerUnavailable):
+        heir.claim(**SOON)

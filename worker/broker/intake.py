@@ -23,6 +23,7 @@ from gaussline.worker.broker.client import Redis, translated
 from gaussline.worker.broker.copies import Copies, Copy
 from gaussline.worker.broker.script import Script
 from gaussline.worker.contract.keys import MAIN, Keys, check_name
+from gaussline.worker.errors import BrokerError
 
 QUANTUM_FRAMES = 8
 """How far an earlier deadline may jump the fair order."""
@@ -99,6 +100,7 @@ class Intake:
         self._claim = Script("claim")
         self._audit = Script("audit")
         self._release = Script("release")
+        self._leave = Script("leave")
         self._reconcile = Script("reconcile")
 
     def take(self, *, max_frames: int, max_bytes: int) -> list[Message]:
@@ -146,7 +148,12 @@ class Intake:
         max_frames -= sum(message.frame_count for message in messages)
         max_bytes -= sum(message.size_bytes for message in messages)
         if max_frames > 0 and max_bytes > 0:
-            messages += self._find(max_frames, max_bytes)
+            try:
+                messages += self._find(max_frames, max_bytes)
+            except BrokerError:
+                if not messages:
+                    raise
+                # What was claimed is in our hands, where nobody else looks for it. The next call says what is wrong.
         return messages
 
     def _find(self, max_frames: int, max_bytes: int) -> list[Message]:
@@ -182,6 +189,14 @@ class Intake:
             int(self._release(self._client, [self._keys.frames(camera)], [self._worker, *ids]))
             for camera, ids in by_camera.items()
         )
+
+    def leave(self) -> int:
+        """Hand back whatever is this worker's still, at its end; how many messages that were.
+
+        That is what it took without hearing of it, because an answer was lost, and what it could not fetch.
+        """
+        self._unfetched.clear()
+        return int(self._leave(self._client, [self._keys.cameras], [self._keys.prefix, self._worker]))
 
     def reconcile(self) -> tuple[int, int]:
         """Put cameras with unread messages in line, and make missing groups; (cameras put in line, groups made)."""

@@ -241,11 +241,13 @@ class Worker(Generic[Image]):
 
     def _release(self) -> int:
         left = self._open.clear()
-        if left:
-            try:
+        try:
+            if left:
                 self._broker_intake.release(left)
-            except BrokerError as error:
-                self._observer.trouble("release", error)  # they will be claimed once the heartbeat is gone
+            if not self._threads[0].is_alive():  # intake; else it may hold what it has not said yet
+                self._broker_intake.leave()
+        except BrokerError as error:
+            self._observer.trouble("release", error)  # they will be claimed once the heartbeat is gone
         return len(left)
 
     def _lane_ended(self) -> None:
