@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from gaussline.worker.broker.registry import Pointer
 from gaussline.worker.broker.retention import Collector, Keep
-from gaussline.worker.commands.console import err, out
+from gaussline.worker.commands.console import err, listing, out
 from gaussline.worker.commands.options import By, Json, Line, Note, RedisUrl, open_line, who, write_file
 from gaussline.worker.contract.trial import CANARY, CHANNELS, SHADOW, Selection, Trial, parse_duration, parse_share
 from gaussline.worker.errors import NotFound, SettingsError
@@ -80,14 +79,12 @@ def show_trials(
     if as_json:
         out().print_json(json.dumps(reports))
         return
-    table = Table()
-    for column in ("started (UTC)", "channel", "version", "against", "state", "frames", "new/old only failed", "why"):
-        table.add_column(column, no_wrap=column != "why")
+    columns = ("started (UTC)", "trial", "against", "state", "frames", "new/old only failed", "why")
+    table = listing(*columns, flowing=("new/old only failed", "why"), right=("frames",))
     for each in reports:
         table.add_row(
-            each["started_at"][:19].replace("T", " "),
-            each["channel"],
-            str(each["version"]),
+            each["started_at"][: len("2026-01-31 14:00")].replace("T", " "),
+            f"{each['channel']} {each['version']}",
             str(each["against"]),
             each["state"],
             str(each["frames"]),
