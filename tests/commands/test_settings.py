@@ -22,3 +22,11 @@ def test_only_what_was_changed_and_no_password(cli: Cli) -> None:
     assert "GAUSSLINE_BATCH_WAIT_MS" not in told
     assert "hunter2" not in told
     assert "10.0.0.5" in told
+
+
+def test_a_narrow_terminal_breaks_no_name(cli: Cli) -> None:
+    told = cli("settings", COLUMNS="80", GAUSSLINE_BATCH_WAIT_MS="25").stdout
+    assert "\nGAUSSLINE_BATCH_WAIT_MS = 25.0  (default: 10.0)\n" in told
+    assert {row.split()[0] for row in told.splitlines() if row[:1] != " "} == {
+        PREFIX + name.upper() for name in Settings.model_fields
+    }

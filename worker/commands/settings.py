@@ -7,7 +7,9 @@ from typing import Any
 
 import typer
 from pydantic import SecretStr
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from gaussline.worker.broker.client import redact
 from gaussline.worker.commands.console import out
@@ -22,6 +24,10 @@ Examples:
 A misspelt name is refused, with the one that was probably meant. Passwords are not shown."""
 
 
+TABLE_COLUMNS = 120
+"""A terminal that is narrower has no room for four columns, and would break the names that are to be copied."""
+
+
 def settings(
     changed: bool = typer.Option(False, "--changed", help="Only those that differ from their default."),
     as_json: Json = False,
@@ -32,6 +38,13 @@ def settings(
         rows = [row for row in rows if row["value"] != row["default"]]
     if as_json:
         out().print_json(json.dumps(rows))
+        return
+    if out().width < TABLE_COLUMNS:
+        for row in rows:
+            other = "" if row["value"] == row["default"] else f"  (default: {_plain(row['default'])})"
+            said = f"{row['variable']} = {_plain(row['value'])}{other}"
+            out().print(said, markup=False, highlight=False, soft_wrap=True)
+            out().print(Padding(Text(row["meaning"]), (0, 0, 0, 4), expand=False))
         return
     table = Table(title="settings")
     for column in ("variable", "value", "default", "meaning"):
