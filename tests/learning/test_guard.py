@@ -12,7 +12,7 @@ from gaussline.worker.contract.feature_event import FeatureEvent
 from gaussline.worker.contract.order import Order, OrderKind
 from gaussline.worker.learning.policy import Policy
 from gaussline.worker.learning.proposal import make_candidate, rate_interval
-from tests.learning.simulated import BLOCK, Line, Rows, Scene, failed
+from tests.learning.simulated import BLOCK, Line, Rows, Scene, failed, levels
 
 POLICY = Policy(block=BLOCK, quarantine_s=0.0, half_life_frames=4_000, propose_frames=1_000, watch=False)
 PROPOSALS, FRESH = 20, 10_000
@@ -86,6 +86,20 @@ def test_the_guard_looks_at_frames_that_calibrated_nothing() -> None:
     assert make_candidate(line.learner, line.stable).passed
     move_reservoir(line, lambda rows: 1.2 * (rows % 2 == 1)[:, None] * line.scene.drift)
     assert "rate" in make_candidate(line.learner, line.stable).report()["failed"]
+
+
+def test_made_defects_are_not_measured_by_what_a_stale_version_fails_for_the_drift_alone() -> None:
+    """It would find whatever it is shown, nudged by next to nothing, and the version that the line waits for none."""
+    line = Line(Scene(8), POLICY)
+    line.run(40 * BLOCK)
+    moved = [0.9 * part[0] for part in levels(line.scene.drift[None])]
+    gaussians = tuple(replace(g, mean=g.mean - by) for g, by in zip(line.stable.gaussians, moved, strict=True))
+    stale = replace(line.stable, gaussians=gaussians)
+    assert failed(stale, line.scene.frames(1_000)).mean() > 0.2
+    assert "made defects" not in make_candidate(line.learner, stale).report()["failed"]
+    for level in line.learner.moments:  # and one that has learnt to look away is still seen
+        level.scatter = level.scatter + level.weight * np.eye(level.dimension)
+    assert "made defects" in make_candidate(line.learner, stale).report()["failed"]
 
 
 def test_defects_among_the_frames_that_calibrate_are_seen_by_the_tail_and_a_drift_of_all_is_not() -> None:

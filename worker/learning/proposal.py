@@ -139,7 +139,7 @@ def make_candidate(
     held, confirmed = rows[1::2], learner.confirmed.get(stable_digest)
     if confirmed is None and (not learner.anchor or LEARNT not in stable.info):
         learner.anchor = _anchor(stable.working_point)
-    beside = stable if confirmed is None else _moved(stable, model, rows[0::2])
+    beside = _recentred(stable, model) if confirmed is None else _moved(stable, model, rows[0::2])
     checks = [
         _frames(learner, limits),
         _condition(model, limits),
@@ -327,6 +327,21 @@ def _distance(model: Model, stable: Model, limits: Limits, confirmed: str | None
         passed = apart <= limits.max_divergence or confirmed is not None
         checks.append(Check("divergence", apart, limits.max_divergence, passed, f"of level {level}{after}"))
     return checks
+
+
+def _recentred(stable: Model, model: Model) -> Model:
+    """The stable version as it was when its means were true: its covariances and working point around the candidate's.
+
+    The longer ago a version was fitted, or the faster the line drifts, the more frames it fails for that alone. Taken
+    for detection, that would set made defects so small that nothing true to the line finds them: a version that comes
+    late would be the last.
+    """
+
+    def around(gaussians: tuple[Gaussian, ...]) -> tuple[Gaussian, ...]:
+        return tuple(replace(old, mean=new.mean) for old, new in zip(gaussians, model.gaussians, strict=True))
+
+    folds = tuple(around(fold) for fold in stable.folds)
+    return replace(stable, gaussians=around(stable.gaussians), folds=folds, moments=())
 
 
 def _moved(stable: Model, model: Model, rows: NDArray[np.float32]) -> Model:
