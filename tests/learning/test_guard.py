@@ -92,7 +92,7 @@ def test_made_defects_are_not_measured_by_what_a_stale_version_fails_for_the_dri
     """It would find whatever it is shown, nudged by next to nothing, and the version that the line waits for none."""
     line = Line(Scene(8), POLICY)
     line.run(40 * BLOCK)
-    moved = [0.9 * part[0] for part in levels(line.scene.drift[None])]
+    moved = [0.9 * part[0] for part in levels(line.scene.drift[None].astype(np.float32))]
     gaussians = tuple(replace(g, mean=g.mean - by) for g, by in zip(line.stable.gaussians, moved, strict=True))
     stale = replace(line.stable, gaussians=gaussians)
     assert failed(stale, line.scene.frames(1_000)).mean() > 0.2

@@ -336,12 +336,11 @@ def _recentred(stable: Model, model: Model) -> Model:
     for detection, that would set made defects so small that nothing true to the line finds them: a version that comes
     late would be the last.
     """
-
-    def around(gaussians: tuple[Gaussian, ...]) -> tuple[Gaussian, ...]:
-        return tuple(replace(old, mean=new.mean) for old, new in zip(gaussians, model.gaussians, strict=True))
-
-    folds = tuple(around(fold) for fold in stable.folds)
-    return replace(stable, gaussians=around(stable.gaussians), folds=folds, moments=())
+    own, *folds = (
+        tuple(replace(old, mean=new.mean) for old, new in zip(fit, model.gaussians, strict=True))
+        for fit in (stable.gaussians, *stable.folds)
+    )
+    return replace(stable, gaussians=own, folds=tuple(folds), moments=())
 
 
 def _moved(stable: Model, model: Model, rows: NDArray[np.float32]) -> Model:
