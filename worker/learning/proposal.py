@@ -332,9 +332,7 @@ def _distance(model: Model, stable: Model, limits: Limits, confirmed: str | None
 def _recentred(stable: Model, model: Model) -> Model:
     """The stable version as it was when its means were true: its covariances and working point around the candidate's.
 
-    The longer ago a version was fitted, or the faster the line drifts, the more frames it fails for that alone. Taken
-    for detection, that would set made defects so small that nothing true to the line finds them: a version that comes
-    late would be the last.
+    A stale version fails frames for the drift alone. Taken for detection, that would set made defects too small to find.
     """
     own, *folds = (
         tuple(replace(old, mean=new.mean) for old, new in zip(fit, model.gaussians, strict=True))
