@@ -332,7 +332,7 @@ def _distance(model: Model, stable: Model, limits: Limits, confirmed: str | None
 def _recentred(stable: Model, model: Model) -> Model:
     """The stable version as it was when its means were true: its covariances and working point around the candidate's.
 
-    A stale version fails frames for the drift alone. Taken for detection, that would set made defects too small to find.
+    A stale version fails frames for the drift alone. Taken for detection, that sets made defects too small to find.
     """
     own, *folds = (
         tuple(replace(old, mean=new.mean) for old, new in zip(fit, model.gaussians, strict=True))
