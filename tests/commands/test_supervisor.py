@@ -21,6 +21,7 @@ from gaussline.worker.commands.supervisor import (
     devices_of,
     environment_of,
     slots_of,
+    supervise,
 )
 from gaussline.worker.commands.units import BRIDGE_PORT, CAMERA_PORT, EXPORTER_PORT, JUDGE_PORT, LEARNER_PORT
 from gaussline.worker.errors import SettingsError
@@ -145,6 +146,32 @@ def test_devices_names_ports_and_shares_of_the_cores() -> None:
     for name in ("hall2-1-cpu", "9130", "cpu"):
         assert name in own.values()
     assert "GAUSSLINE_TORCH_THREADS" not in environment_of(slots[0], 2, settings, {})
+    said = {"GAUSSLINE_TORCH_THREADS": "7"}
+    assert environment_of(slots[1], 2, Settings.load(said), said)["GAUSSLINE_TORCH_THREADS"] == "7"
+
+
+def test_what_was_said_on_the_command_line_reaches_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[list[str], dict[str, str]]] = []
+
+    class Refusing(FakeProcess):
+        def on_end(self, call: Callable[[], None]) -> None:
+            call()
+
+    def child(name: str, arguments: list[str], environment: dict[str, str]) -> FakeProcess:
+        started.append((arguments, environment))
+        return Refusing(len(started), code=2)
+
+    monkeypatch.setattr("gaussline.worker.commands.supervisor.Child", child)
+    monkeypatch.setenv("GAUSSLINE_LINE", "of the environment")
+    said = {"redis_url": "redis://10.0.0.5:6379/0", "line": "press4", "weights": Path("net.pth"), "log_level": None}
+    assert supervise("cpu,cpu", Settings.load({}), said, 60.0, logging.getLogger("test")) == 2
+    assert len(started) == 2
+    for arguments, environment in started:
+        assert arguments == ["worker", "--connect-for", "60"]
+        assert environment["GAUSSLINE_REDIS_URL"] == "redis://10.0.0.5:6379/0"
+        assert environment["GAUSSLINE_LINE"] == "press4"
+        assert environment["GAUSSLINE_WEIGHTS"] == "net.pth"
+        assert "GAUSSLINE_LOG_LEVEL" not in environment
 
 
 def test_two_workers_one_killed_nothing_lost(cli: Cli, model_file: Path, parts: Path) -> None:

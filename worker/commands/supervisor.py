@@ -219,11 +219,14 @@ def _exit_code(code: int) -> int:
     return 128 - code if code < 0 else code
 
 
-def supervise(devices: str, settings: Settings, options: Mapping[str, object], logger: logging.Logger) -> int:
+def supervise(
+    devices: str, settings: Settings, options: Mapping[str, object], connect_for_s: float, logger: logging.Logger
+) -> int:
     """Run one worker for each device until SIGTERM or Ctrl-C; the exit code. Raises SettingsError.
 
     Args:
         options: what was given on the command line, by setting; handed on in the environment, where nobody else reads.
+        connect_for_s: how long each worker waits for a Redis that is not there yet.
     """
 
     def cuda_devices() -> int:
@@ -236,7 +239,8 @@ def supervise(devices: str, settings: Settings, options: Mapping[str, object], l
     environment = dict(os.environ) | given
 
     def start(slot: Slot) -> Process:
-        return Child(slot.name, ["worker"], environment_of(slot, len(slots), settings, environment))
+        own = environment_of(slot, len(slots), settings, environment)
+        return Child(slot.name, ["worker", "--connect-for", f"{connect_for_s:g}"], own)
 
     supervisor = Supervisor(slots, start, drain_s=settings.drain_s, logger=logger)
     with on_signals(supervisor.stop, supervisor.stop):

@@ -94,7 +94,7 @@ def worker(
         if device is not None or check or learn:
             raise SettingsError("--devices goes with neither --device nor --check nor --learn")
         logger = configure(settings.log_level, settings.log_format, secrets=secrets_of(settings))
-        code = supervise(devices, settings, options, logger)
+        code = supervise(devices, settings, options, connect_for, logger)
         if code:
             raise typer.Exit(code)
     elif check:
