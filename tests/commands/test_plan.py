@@ -44,6 +44,9 @@ def test_workers_of_a_cpu_share_it_between_backbone_and_decoding() -> None:
     more = plan(load(cores=8), MEASURED, SETTINGS)
     assert more.workers == math.ceil(50.0 / (BUSY * 4 * alone)) + 1 == 2
     assert any("in proportion" in note for note in more.notes)
+    assert f"{4 * alone:,.1f} frames/s each" in more.needs[0].why
+    own = plan(load(cores=8, images_per_second=100.0), MEASURED, SETTINGS)
+    assert "80.0 frames/s each" in own.needs[0].why, "your own number is of your own cores; decoding has all eight"
 
 
 def test_decoding_and_the_pipeline_hold_a_quick_device() -> None:

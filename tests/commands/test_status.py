@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from gaussline.worker.broker.dead_letters import DeadCount
 from gaussline.worker.broker.embedded import EmbeddedRedis
 from gaussline.worker.broker.ledger import Ledger
-from gaussline.worker.broker.line_state import LineReader
+from gaussline.worker.broker.line_state import LineReader, LineState
 from gaussline.worker.commands.status import WIDEST, _Look, screen
 from gaussline.worker.contract.artefact import Artefact
 from gaussline.worker.contract.model import Model
-from gaussline.worker.contract.verdict import Decision
+from gaussline.worker.contract.verdict import Decision, Reason
 from gaussline.worker.errors import BrokerUnavailable
 from tests.broker.way import Way
 from tests.commands.published import publish
@@ -102,14 +103,51 @@ def test_a_wide_terminal_pulls_no_row_apart(way: Way) -> None:
     assert 100 < max(map(len, written.getvalue().splitlines())) <= WIDEST
 
 
+def shown(told: LineState, cameras: int | None = None, *, colours: bool = False) -> str:
+    console = Console(width=120, file=io.StringIO(), color_system="standard" if colours else None)
+    console.print(screen(told, {}, [], cameras))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_head_says_who_is_behind_and_what_was_put_aside() -> None:
+    dead = (DeadCount(Reason.POISON, 9, 2, 100, 0, 0, 0, 0), DeadCount(Reason.TOO_LARGE, 1, 1, 100, 0, 0, 0, 0))
+    told = shown(state(row("c1"), dead=dead, subscribers={"mes": 11.0, "quick": 9.0}))
+    assert "behind: mes 11 s" in told
+    assert "quick" not in told
+    assert "3 dead letters" in told
+    calm = shown(state(row("c1")))
+    assert "behind" not in calm
+    assert "dead letters" not in calm
+
+
+def test_of_cameras_in_trouble_those_whose_frames_wait_come_first() -> None:
+    calm = {"backlog_age_s": 0.0, "dropped": 0, "failed": 0}
+    rows = [
+        row("calm", **calm),
+        row("fails", **calm | {"failed": 2}),
+        row("drops", **calm | {"dropped": 100}),
+        row("waits", **calm | {"backlog_age_s": 10.5}),
+        row("waits-less", **calm | {"backlog_age_s": 9.5}),
+    ]
+    rows = [dataclasses.replace(each, admitted=each.passed + each.failed + 3) for each in rows]
+    told = shown(state(*rows), 4)
+    assert re.findall(r"^ *(calm|fails|drops|waits-less|waits) ", told, re.MULTILINE) == [
+        "waits",
+        "waits-less",
+        "drops",
+        "fails",
+    ]
+    coloured = shown(state(*rows), colours=True)
+    assert re.search(r"\x1b\[31m *10\.5", coloured), "over ten seconds, in red"
+    assert not re.search(r"\x1b\[31m *9\.5", coloured)
+
+
 def test_of_many_cameras_those_in_trouble_are_on_the_screen(way: Way) -> None:
     for number in range(12):
         way.admit(f"cam{number}", 1)
     way.client.hincrby(way.keys.camera("cam7"), "admitted", 1)
-    console = Console(width=80, file=io.StringIO())
-    console.print(screen(LineReader(way.client, way.line).read(), {}, [], 3))
-    assert isinstance(console.file, io.StringIO)
-    told = console.file.getvalue()
+    told = shown(LineReader(way.client, way.line).read(), 3)
     assert re.search(r"cam7 .*\n *off by 1", told)
     assert "and 9 cameras more" in told
     assert len(re.findall(r"cam\d", told)) == 3

@@ -4,6 +4,7 @@ import dataclasses
 import time
 
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics import exposition
 
 from gaussline.worker.contract.verdict import Decision, ModelRef, Reason, Verdict
 from gaussline.worker.telemetry.metrics import MAX_CAMERAS, Metrics
@@ -154,3 +155,14 @@ def test_p_values_and_scores_over_thresholds_are_distributions_by_model() -> Non
 
     assert [below("p_value", bound) for bound in ("0.02", "0.05")] == [0.0, 2.0]
     assert [below("score_ratio", bound) for bound in ("0.25", "0.5", "1.0", "1.25")] == [0.0, 1.0, 1.0, 2.0]
+
+
+def test_a_histogram_names_no_trace_that_nobody_recorded() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, "l", "w")
+    for trace, flags in (("c", "01"), ("a", "00")):
+        told = dataclasses.replace(verdict(), traceparent=f"00-{trace * 32}-{'b' * 16}-{flags}")
+        metrics.settled([told], 0.002, 1_040_000)
+    text = exposition.generate_latest(registry).decode()  # type: ignore[no-untyped-call]
+    assert "c" * 32 in text
+    assert "a" * 32 not in text

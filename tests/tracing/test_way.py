@@ -7,6 +7,8 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from gaussline.worker.bridge.parcel import parcel_of
 from gaussline.worker.broker.admission import Admission, Request
 from gaussline.worker.broker.verdicts import Verdicts
 from gaussline.worker.contract.frame import Frame, encode_batch
+from gaussline.worker.contract.verdict import Decision, Reason
 from gaussline.worker.engine.observer import Observers
 from gaussline.worker.settings import Settings
 from gaussline.worker.telemetry.metrics import Metrics
@@ -33,6 +36,7 @@ from gaussline.worker.tracing.spans import Spans
 from tests.broker.way import Way
 from tests.engine.judges import ScriptedJudge, make_worker
 from tests.support.waiting import eventually
+from tests.telemetry.test_metrics import verdict as a_verdict
 
 PICTURE = bytes(64)
 
@@ -108,6 +112,46 @@ def test_one_trace_leads_from_the_camera_to_the_subscriber(way: Way, server: Any
     assert sum(spans["batch"].attributes["gaussline.frames"] for spans in batches) == 3
 
 
+def test_spans_say_when_and_why_and_an_unrecorded_frame_has_none(memory: InMemorySpanExporter) -> None:
+    spans = spans_to(memory, "worker")
+    told = TraceObserver(spans)
+    recorded, unrecorded = (f"00-{'a' * 32}-{'b' * 16}-{flags}" for flags in ("01", "00"))
+    frames: Any = [
+        SimpleNamespace(source=SimpleNamespace(trace=trace), identity=f"cam1:1:{number}")
+        for number, trace in enumerate((recorded, unrecorded, None))
+    ]
+    told.prepared_frames(frames, 0.125)
+    told.computed_frames(frames, 0.25, 0.5)
+    told.computed_frames(frames[1:], 0.25, 0.5)
+    refused = a_verdict(reason=Reason.EXPIRED, decision=Decision.NOT_JUDGED)
+    told.settled([replace(refused, traceparent=trace) for trace in (recorded, unrecorded, None)], 0.0625, 1)
+    spans.close()
+    found = memory.get_finished_spans()
+    by_name = {span.name: span for span in found}
+    seconds = {"decode": 0.125, "batch": 0.75, "backbone": 0.25, "score": 0.5, "judge": 0.75, "settle": 0.0625}
+    assert len(found) == len(by_name) == len(seconds)
+    for name, took in seconds.items():
+        span: Any = by_name[name]
+        assert span.end_time - span.start_time == took * 1e9, name
+    batch, backbone, score = (by_name[name] for name in ("batch", "backbone", "score"))
+    assert (backbone.start_time, backbone.end_time) == (batch.start_time, score.start_time)
+    assert score.end_time == batch.end_time
+    assert batch.attributes == {"gaussline.frames": 3}
+    assert len(batch.links) == 1
+    about: Any = by_name["settle"].attributes
+    assert (about["gaussline.decision"], about["gaussline.reason"]) == ("not_judged", "expired")
+    assert "gaussline.score" not in about
+
+
+def test_who_began_a_trace_decides_whether_it_is_recorded(memory: InMemorySpanExporter) -> None:
+    for share in (0.0, 1.0):
+        spans = spans_to(memory, "worker", share)
+        for name, flags in (("recorded", "01"), ("unrecorded", "00")):
+            spans.record(name, f"00-{'a' * 32}-{'b' * 16}-{flags}", 0.1, {})
+        spans.close()
+    assert [span.name for span in memory.get_finished_spans()] == ["recorded", "recorded"]
+
+
 def test_a_trace_of_the_application_goes_on(way: Way, server: Any, memory: InMemorySpanExporter) -> None:
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(memory))
@@ -128,9 +172,9 @@ def test_of_a_share_of_none_nothing_is_carried(way: Way, server: Any, memory: In
         producer(way, server.url, spans_to(memory, "producer", 0.0)) as camera,
     ):
         camera.send(PICTURE, encoding="png")
-        (verdict,) = verdicts(way, 1)
+        (read,) = verdicts(way, 1)
     spans.close()
-    assert "traceparent" not in verdict
+    assert "traceparent" not in read
     assert memory.get_finished_spans() == ()
 
 
@@ -144,9 +188,9 @@ def test_a_hostile_trace_goes_no_further(way: Way, server: Any, memory: InMemory
     payload = encode_batch("cam1", epoch, 0, [Frame(PICTURE, "png", 1_700_000_000_000_000, trace=text)])
     with working(server.url, way, TraceObserver(spans)):
         door.admit(Request(epoch, 0, 1, payload, 0))
-        (verdict,) = verdicts(way, 1)
+        (read,) = verdicts(way, 1)
     spans.close()
-    assert "traceparent" not in verdict
+    assert "traceparent" not in read
     assert memory.get_finished_spans() == ()
 
 
@@ -155,11 +199,11 @@ def test_the_latency_histogram_names_a_trace(way: Way, server: Any, memory: InMe
     spans = spans_to(memory, "producer")
     with working(server.url, way, Metrics(registry, way.line, "w1")), producer(way, server.url, spans) as camera:
         camera.send(PICTURE, encoding="png")
-        (verdict,) = verdicts(way, 1)
+        (read,) = verdicts(way, 1)
         eventually(
             lambda: registry.get_sample_value("gaussline_admission_to_verdict_seconds_count", {"line": way.line})
         )
-    trace = verdict["traceparent"].split("-")[1]
+    trace = read["traceparent"].split("-")[1]
     lines = generate_latest(registry).decode().splitlines()  # type: ignore[no-untyped-call]
     for name in ("admission", "capture"):
         assert any(
