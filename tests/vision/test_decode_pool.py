@@ -139,6 +139,15 @@ def test_nothing_is_left_running() -> None:
     assert {thread.name for thread in threading.enumerate()} == before
 
 
+def test_a_codec_that_answers_nonsense_is_poison(broken: DecodePool) -> None:
+    """A reason that is none would end the lane that asks, and so the worker."""
+    for _ in range(2):
+        with pytest.raises(ImageError, match="nonsense") as caught, broken.decoded(saying(b"LIE"), "png"):
+            pass
+        assert caught.value.reason == "poison"
+        np.testing.assert_array_equal(pixels(broken, encoded(scene(), "png")), scene())
+
+
 def child_of(pool: DecodePool) -> int:
     """The process that decodes, forked by the only process of a pool."""
     process = pool._free.get()

@@ -23,6 +23,7 @@ from typing import Final
 import numpy as np
 
 from gaussline.worker.contract.limits import ImageLimits
+from gaussline.worker.contract.verdict import Reason
 from gaussline.worker.errors import ImageError
 from gaussline.worker.vision.decode import Pixels
 from gaussline.worker.vision.decode_process import ANSWER, DECODED, DIED, ENCODINGS, REQUEST, Shared
@@ -35,6 +36,7 @@ KEEP_BYTES: Final = 64 * 2**20
 """A process whose shared memory has grown beyond this is replaced: one huge image must not hold memory for ever."""
 MEMORY_BYTES: Final = 3 * 2**30
 TRIES: Final = 2
+_REASONS: Final = frozenset(reason.value for reason in Reason)
 _ENVIRONMENT: Final = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -99,7 +101,7 @@ class DecodePool:
             assert not isinstance(found, int)
             yield found
         finally:
-            if process is not None and process.size > KEEP_BYTES:
+            if process is not None and (not process.lives or process.size > KEEP_BYTES):
                 process.close()
                 process = None
             self._free.put(process)
@@ -183,6 +185,9 @@ class _Process:
         if status != DECODED:
             said = self._read(text) or b"undecodable\n"
             reason, _, detail = said.decode("utf-8", "replace").partition("\n")
+            if reason not in _REASONS:  # its memory is not its own any more
+                self.close()
+                raise ImageError("poison", f"its decoder answers nonsense: {reason!r:.80}")
             raise ImageError(reason, detail)
         pixels = self._shared.view(height * width * channels).reshape(height, width, channels)
         return np.broadcast_to(pixels, (height, width, 3)) if channels == 1 else pixels
