@@ -65,7 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two promotions")
     parser.add_argument("--save-every", type=float, default=2.0, help="seconds between two checkpoints, saving part")
     parser.add_argument("--load", type=float, default=0.7, help="of the worker's full rate")
-    parser.add_argument("--frames", type=int, default=1_500, help="backlog of one round of the throughput part")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=4_000,
+        help="backlog of one round of the throughput part: as long as it takes for a checkpoint to fall into each",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="of the throughput part")
     parser.add_argument("--fsync", default="everysec", choices=["always", "everysec", "no"])
     parser.add_argument("--output", type=Path, default=Path(".build/bench/swap.json"))
@@ -159,7 +164,6 @@ def throughput(
             **os.environ,
             "GAUSSLINE_REDIS_URL": server.url,
             "GAUSSLINE_LEARN_QUARANTINE_S": "0",
-            "GAUSSLINE_LEARN_CHECKPOINT_S": "5",
             "GAUSSLINE_LOG_LEVEL": "error",
             "OMP_NUM_THREADS": "1",
         }

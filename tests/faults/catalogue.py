@@ -32,6 +32,18 @@ def kill_worker(stage: Stage, step: Step) -> Undo:
     return stage.refill
 
 
+def restart_worker(stage: Stage, step: Step) -> Undo:
+    """SIGKILL, and another one under the same name at once, as systemd and containers do it."""
+    if not stage.workers:
+        return _nothing
+    worker = stage.workers.pop(step.target % len(stage.workers))
+    stage.note_kill(worker)
+    worker.kill()
+    stage.ended.append(worker)
+    stage.workers.append(stage.spawn_worker(after=worker))
+    return _nothing
+
+
 def drain_worker(stage: Stage, step: Step) -> Undo:
     """SIGTERM, and SIGKILL where it has not drained when its time is over."""
     if not stage.workers:

@@ -27,6 +27,7 @@ LOOK_S: Final = 0.05
 ROUGH: Final = frozenset(
     {
         "kill_worker",
+        "restart_worker",
         "stop_worker",
         "kill_redis",
         "stop_redis",

@@ -89,6 +89,7 @@ STEPS: Final = (
     "full_disk",
     "kill_subscriber",
     "kill_parts",
+    "restart_worker",
     *sorted(PROXIED),
 )
 FAULTS: Final = (*STEPS, *PASSIVE)

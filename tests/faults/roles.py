@@ -170,8 +170,13 @@ def judge(
     standby_after_s: float = 10.0,
     wait_replicas: int = 0,
     wait_timeout_s: float = 0.5,
+    worker_name: str = "",
 ) -> None:
-    """A worker process: the product's stages, heartbeat and clock around a judge without a network."""
+    """A worker process: the product's stages, heartbeat and clock around a judge without a network.
+
+    `name` is that of this life; `worker_name` that of the worker, where it had a life before.
+    """
+    said = worker_name or name
     notes = Journal(journal)
     waiting = Waiting(wait_replicas, wait_timeout_s)
     open_ = partial(connect, url, timeout_s=TIMEOUT_S, line=line, waiting=waiting)
@@ -192,7 +197,7 @@ def judge(
         null,
         WorkerConfig(
             line=line,
-            name=name,
+            name=said,
             batch_max_frames=batch_frames,
             batch_wait_s=batch_wait_s,
             intake_bytes=2**20,
@@ -214,7 +219,8 @@ def judge(
     heartbeat = Heartbeat(
         open_(),
         line,
-        name,
+        said,
+        life=name,
         period_s=HEARTBEAT_S,
         on_loss=lambda error: notes.write(surprise=str(error)),
     )

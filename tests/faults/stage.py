@@ -89,6 +89,7 @@ class Stage:
         self._folder = folder
         self._broken_as = broken_as
         self._serial = 0
+        self._names: dict[str, str] = {}
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self._wipe()
@@ -128,13 +129,16 @@ class Stage:
         log = self._folder / f"{name}.log"
         return self._zygote.spawn(role, name, log, url=self.url, line=self.line, journal=journal, **arguments)
 
-    def spawn_worker(self, *, first: bool = False) -> Process:
-        """One more worker, under a new name."""
+    def spawn_worker(self, *, first: bool = False, after: Process | None = None) -> Process:
+        """One more worker: under a new name, or under that of one which has ended. A process is named by its life."""
         self._serial += 1
+        life = f"w{self._serial}"
+        self._names[life] = life if after is None else self._names[after.name]
         slow = {"slow_batches": self.plan.slow_batches, "slow_s": 1.5 * SLOW_CLAIM_AFTER_S} if first else {}
         return self._spawn(
             "judge",
-            f"w{self._serial}",
+            life,
+            worker_name=self._names[life],
             trim=self.plan.trim,
             broken_as=self._broken_as,
             batch_frames=self.plan.batch_frames,
