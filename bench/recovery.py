@@ -135,11 +135,11 @@ def _until(true: Any, what: str, within_s: float = 60.0) -> None:
 
 
 def _held(client: Redis, worker: str) -> set[str]:
-    """Ids of the frames in a worker's hands."""
+    """Ids of the frames in a worker's hands. It takes them by the name of its life, see `heartbeat.life_of`."""
     keys, held = Keys(LINE), set()
-    for entry in client.xpending_range(keys.frames(CAMERA), "workers", "-", "+", 10_000, worker):
+    for entry in client.xpending_range(keys.frames(CAMERA), "workers", "-", "+", 10_000):
         meta = client.hget(keys.index(CAMERA), entry["message_id"])
-        if meta is not None:
+        if meta is not None and entry["consumer"].decode().startswith(f"{worker}."):
             frames, first, epoch, *_ = (int(part) for part in meta.split(b":"))
             held |= {frame_id(CAMERA, epoch, first + offset) for offset in range(frames)}
     return held
