@@ -20,19 +20,16 @@ from gaussline.worker.errors import FitError, NotFound
 from gaussline.worker.gaussian.calibration import Method, WorkingPoint, calibrate, frames_needed
 from gaussline.worker.gaussian.covariance import Estimator
 from gaussline.worker.gaussian.density import Gaussian, Projection, fit_gaussian
-from gaussline.worker.gaussian.divergence import divergence, low_variance_directions, mean_shift
+from gaussline.worker.gaussian.divergence import divergence, mean_shift
 from gaussline.worker.gaussian.truncation import correction
 from gaussline.worker.learning.block import level_slices
 from gaussline.worker.learning.fit import report
 from gaussline.worker.learning.learner import Learner
+from gaussline.worker.learning.made_defects import MOST_MADE, made_defects
 from gaussline.worker.learning.notice import Notice
 from gaussline.worker.learning.reservoir import fence
 from gaussline.worker.learning.session import Session
 
-DIRECTIONS = 8
-DETECTED = 0.9
-"""Share of perturbed frames that the stable version must find: it sets how far they are perturbed."""
-MOST_PERTURBED = 200
 LEARNT = "learnt_from"
 """In a version's facts: it was proposed by a learner, and not fitted by a person."""
 NEWEST = 4
@@ -119,7 +116,7 @@ def make_candidate(
         return Candidate(None, [Check("backbone", 0.0, None, False, said)])
     try:
         gaussians = _gaussians(learner, stable)
-        point, rows, cleaned = _calibrated(learner, stable, gaussians)
+        point, rows, scores, cleaned = _calibrated(learner, stable, gaussians)
     except FitError as error:
         return Candidate(None, [Check("fit", 0.0, None, False, str(error))])
     info = {
@@ -143,8 +140,8 @@ def make_candidate(
     checks = [
         _frames(learner, limits),
         _condition(model, limits),
-        _rate(model, held, limits),
-        _tail(learner.anchor, _combined(stable, gaussians, rows), point.rate, limits, confirmed),
+        _rate(point, scores[1::2], limits),
+        _tail(learner.anchor, scores, point.rate, limits, confirmed),
         *_distance(model, stable, limits, confirmed),
         *_detection(learner, model, stable, beside, held, limits, 1.0 if confirmed is None else YOUNG),
     ]
@@ -231,8 +228,8 @@ def _combined(stable: Model, gaussians: tuple[Gaussian, ...], rows: NDArray[np.f
 
 def _calibrated(
     learner: Learner, stable: Model, gaussians: tuple[Gaussian, ...]
-) -> tuple[WorkingPoint, NDArray[np.float32], int]:
-    """A working point from every other reservoir frame, all of these frames, and how many were left out of them."""
+) -> tuple[WorkingPoint, NDArray[np.float32], NDArray[np.float64], int]:
+    """A working point from every other reservoir frame, all of these and their scores, and how many were left out."""
     rate = stable.working_point.rate
     bad = {frame for frame, label in learner.labels.items() if label == "bad"}
     rows = learner.reservoir.usable(bad, learner.spans.covered, learner.taught_us)
@@ -245,7 +242,7 @@ def _calibrated(
     # Laws and folds belong to a fit: what is learnt from a stream is calibrated by ranks alone.
     empirical = stable.working_point.method is Method.EMPIRICAL
     point = calibrate(scores[0::2], rate, Method.EMPIRICAL if empirical else Method.CONFORMAL)
-    return point, rows, int((~normal).sum())
+    return point, rows, scores, int((~normal).sum())
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------
@@ -271,9 +268,8 @@ def rate_interval(calibration: int, held: int, rate: float, confidence: float) -
     return int(law.ppf(tail)), int(law.ppf(1.0 - tail))
 
 
-def _rate(model: Model, held: NDArray[np.float32], limits: Limits) -> Check:
-    failed = int(_failed(model, held).sum())
-    point = model.working_point
+def _rate(point: WorkingPoint, held: NDArray[np.float64], limits: Limits) -> Check:
+    failed = int(point.fails(held).sum())
     low, high = rate_interval(len(point.scores), len(held), point.rate, limits.confidence)
     said = f"{failed} of {len(held)} held-back frames fail at a stated rate of {point.rate:g}"
     return Check("rate", failed / len(held), [low / len(held), high / len(held)], low <= failed <= high, said)
@@ -363,7 +359,7 @@ def _detection(
     if learner.bank:
         known = np.stack(learner.bank)
         checks.append(_found("known defects", known, model, stable, limits))
-    made = perturbed(beside, held[-MOST_PERTURBED:], stretch)
+    made = made_defects(beside, held[-MOST_MADE:], stretch)
     checks.append(_found("made defects", made, model, beside, limits))
     return checks
 
@@ -374,27 +370,3 @@ def _found(name: str, frames: NDArray[np.float32], model: Model, stable: Model, 
     slack = limits.detection_loss + 2.0 * float(np.sqrt(before * (1.0 - before) / len(frames)))
     said = f"{after:.1%} of {len(frames)} found, {before:.1%} by the stable version"
     return Check(name, after, before - slack, after >= before - slack, said)
-
-
-def perturbed(stable: Model, rows: NDArray[np.float32], stretch: float = 1.0) -> NDArray[np.float32]:
-    """Recent normal frames, each moved along low-variance directions as far as the stable version mostly notices.
-
-    `stretch`: so many times as far.
-    """
-    rng = np.random.default_rng(0)
-    moves = []
-    for level in stable.gaussians:
-        directions = low_variance_directions(level, DIRECTIONS, rng)
-        lengths = np.linalg.norm(directions @ level.whitening.T, axis=1, keepdims=True)
-        moves.append(directions / lengths * np.sqrt(level.rank))
-    move = np.concatenate(moves, axis=1)[np.arange(len(rows)) % DIRECTIONS]
-
-    def found(size: float) -> float:
-        moved = (rows + size * move).astype(np.float32)
-        return float(_failed(stable, moved).mean())
-
-    size = 0.25
-    while found(size) < DETECTED and size < 64.0:
-        size *= 1.25
-    moved: NDArray[np.float32] = (rows + stretch * size * move).astype(np.float32)
-    return moved
