@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
+from scipy.linalg.lapack import dtrtri
 
 from gaussline.worker.errors import FitError
 from gaussline.worker.gaussian.covariance import SINGULAR_CONDITION, Covariance, Estimator, estimate
@@ -139,7 +140,7 @@ def fit_gaussian(
 
 
 def from_covariance(mean: Array, covariance: Covariance) -> Gaussian:
-    """Factor a covariance: Σ = LLᵀ, W = L⁻¹ by a triangular solve.
+    """Factor a covariance: Σ = LLᵀ, W = L⁻¹, a triangle of its own: a third of the work of solving for it.
 
     Never a pseudo-inverse: the low-variance directions that it would cut are the ones that carry the signal. Raises
     FitError where Σ is not positive definite, or so nearly singular that its smallest directions are rounding.
@@ -158,7 +159,7 @@ def from_covariance(mean: Array, covariance: Covariance) -> Gaussian:
         ) from None
     return Gaussian(
         mean,
-        linalg.solve_triangular(lower, np.eye(len(lower)), lower=True),
+        np.ascontiguousarray(dtrtri(lower, lower=1)[0]),
         covariance.effective_size,
         covariance.shrinkage,
         float(eigenvalues[-1] / eigenvalues[0]),
