@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
+import redis
 
 from gaussline.worker.broker.heartbeat import NAME_LETTERS, Heartbeat, life_of
 from gaussline.worker.broker.line_state import read_workers
@@ -106,6 +108,42 @@ def test_what_a_worker_took_without_hearing_of_it_is_no_crash_after_a_clean_stop
         [("cam1", 0), ("cam2", 0)],
     )
     assert way.settle(claimed) == [True, True]
+
+
+def test_after_a_lost_answer_only_what_is_not_in_hand_is_handed_back(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    way.client.set(way.keys.worker("w1"), "1")
+    mine, other = way.intake("w1"), way.intake("other")
+    for _ in range(5):
+        way.admit()
+    (heard,) = mine.take(max_frames=1, max_bytes=10**9)
+    assert mine.recall([]) == 0, "nothing failed"
+    monkeypatch.setattr(way.client, "mget", _broken)
+    with pytest.raises(BrokerUnavailable):
+        mine.take(max_frames=1, max_bytes=10**9)
+    monkeypatch.undo()
+    take = mine._take
+
+    def lost(*call: Any) -> None:
+        take(*call)
+        raise BrokerUnavailable("its answer was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mine, "_unfetched", [])  # a call would bring that first
+        patch.setattr(mine, "_take", lost)
+        with pytest.raises(BrokerUnavailable):
+            mine.take(max_frames=2, max_bytes=10**9)
+    assert other.claim(**SOON) == []
+    assert mine.recall([heard]) == 2
+    assert mine.recall([heard]) == 0
+    handed = other.claim(**SOON)
+    assert [message.crashes for message in handed] == [0, 0]
+    (fetched,) = mine.take(max_frames=1, max_bytes=10**9)
+    assert way.settle([heard, fetched, *handed, *other.take(**SOON)]) == [True] * 5
+    assert len(set(way.verdict_ids())) == 5
+
+
+def _broken(*anything: object) -> None:
+    raise redis.exceptions.ConnectionError("the connection broke")
 
 
 def test_what_was_claimed_is_in_hand_though_the_connection_breaks_right_after(

@@ -6,7 +6,10 @@ import threading
 from dataclasses import replace
 from typing import Any
 
-from gaussline.worker.broker.intake import Message
+import pytest
+
+from gaussline.worker.broker.client import connect
+from gaussline.worker.broker.intake import Intake, Message
 from gaussline.worker.contract.frame import Frame, encode_batch
 from gaussline.worker.contract.limits import MessageLimits
 from gaussline.worker.engine.credit import Credit
@@ -15,6 +18,9 @@ from gaussline.worker.engine.observer import Observer
 from gaussline.worker.engine.open_messages import OpenMessages
 from gaussline.worker.engine.outlet import Outlet
 from gaussline.worker.engine.prepare import MessageWork, PreparedFrame, Preparer
+from gaussline.worker.errors import BrokerUnavailable
+from tests.broker.way import Way
+from tests.support.proxy import Proxy
 
 EVERY_S = 1.0
 
@@ -31,6 +37,10 @@ class Door:
     def reconcile(self) -> tuple[int, int]:
         """Nothing."""
         return 0, 0
+
+    def recall(self, in_hand: list[Message]) -> int:
+        """Nothing."""
+        return 0
 
     def claim(self, **bounds: int) -> list[Any]:
         """Nothing to be claimed; what is due next."""
@@ -135,3 +145,47 @@ def test_a_message_that_is_in_hand_and_comes_again_is_worked_on_once() -> None:
     held.remove([MessageWork(message, [], 0)])
     stage.accept([message])
     assert len(hand.frames) == 4, "what is settled and comes again is another server's word, and is judged"
+
+
+def test_what_a_lost_answer_took_is_in_hand_with_the_next_claim_and_what_was_there_stays(way: Way) -> None:
+    """Else it would lie with a worker that lives and knows nothing of it, until that counts as slow."""
+    now_s, hand, held = 0.0, Hand(), OpenMessages()
+    lanes: Any = hand
+    way.client.set(way.keys.worker("w1"), "1")
+    with Proxy(str(way.client.connection_pool.connection_kwargs["path"])) as proxy:
+        client = connect(proxy.url)
+        stage: IntakeStage[int] = IntakeStage(
+            Intake(client, way.line, "w1"),
+            Preparer(lambda frame: 0, limits=MessageLimits(), now_us=lambda: 1),
+            lanes,
+            Outlet[Any](lambda: 0.0),
+            Credit(100, 2**20),
+            held,
+            decode_threads=0,
+            begin_thread=lambda: None,
+            claim_every_s=EVERY_S,
+            observer=Observer(),
+            stopping=threading.Event(),
+            monotonic=lambda: now_s,
+        )
+        way.admit("cam1")
+        assert stage.step() == 1
+        for camera in ("cam1", "cam1", "cam2"):
+            way.admit(camera)
+        losing = iter([True])
+        proxy.lose_reply = lambda: next(losing, False)
+        with pytest.raises(BrokerUnavailable):
+            stage.step()
+        assert proxy.lost == 1
+        other = way.intake("other", claim_after_s=0.0)
+        assert other.claim(max_frames=9, max_bytes=10**9) == [], "its worker lives"
+        now_s += EVERY_S
+        assert stage.step() == 3
+        assert other.claim(max_frames=9, max_bytes=10**9) == []
+        client.close()
+    messages = [frame.work.message for frame in hand.frames]
+    assert sorted((message.camera, message.crashes) for message in messages) == [("cam1", 0)] * 3 + [("cam2", 0)]
+    assert way.ledger().balances
+    assert way.settle(messages) == [True] * 4
+    assert len(set(way.verdict_ids())) == 4
+    assert way.ledger().balances

@@ -33,6 +33,8 @@ AUDIT_FIELDS = 512
 """Messages looked at by one audit; the next goes on from there. A bound on how long it holds Redis (about 2 ms)."""
 FETCH_BYTES = 2**20
 """Most bytes of one fetch of several payloads: beyond it the reply outgrows caches, and others wait for Redis."""
+DOUBTS = 10
+"""Calls of `recall` that look, after an answer was lost: Redis may run a call long after it was given up here."""
 FORGET_AFTER_MS = 3_600_000
 """Idle time after which a dead worker's name is forgotten."""
 
@@ -96,6 +98,7 @@ class Intake:
         """After `claim`: how soon the next message that a dead worker holds may be claimed, None where none does."""
         self._audited = ("", "0")
         self._unfetched: list[Any] = []
+        self._doubts = 0
         self._take = Script("take")
         self._claim = Script("claim")
         self._audit = Script("audit")
@@ -110,7 +113,7 @@ class Intake:
         ready, due, _ = self._order
         time_field = "vtime" if self._set == MAIN else f"vtime:{self._set}"
         args = [self._keys.prefix, self._worker, max_frames, max_bytes, QUANTUM_FRAMES, self._set, time_field]
-        messages = self._messages(self._take(self._client, [ready, due, self._keys.totals], args))
+        messages = self._messages(self._ours(self._take, [ready, due, self._keys.totals], args))
         if messages or self._copies is None:
             return messages
         return [_copied(copy) for copy in self._copies.take(max_frames=max_frames, max_bytes=max_bytes)]
@@ -141,7 +144,7 @@ class Intake:
             CLAIM_CAMERAS,
             self._set,
         ]
-        after, items, due_ms = self._claim(self._client, [self._keys.cameras], args)
+        after, items, due_ms = self._ours(self._claim, [self._keys.cameras], args)
         self.dead_due_s = None if due_ms < 0 else due_ms / 1000.0
         self._cursor = after.decode()
         messages = self._messages(items)
@@ -158,9 +161,17 @@ class Intake:
 
     def _find(self, max_frames: int, max_bytes: int) -> list[Message]:
         args = [self._keys.prefix, self._worker, max_frames, max_bytes, *self._audited, AUDIT_FIELDS, self._set]
-        camera, cursor, items = self._audit(self._client, [self._keys.cameras, self._order[0]], args)
+        camera, cursor, items = self._ours(self._audit, [self._keys.cameras, self._order[0]], args)
         self._audited = (camera.decode(), cursor.decode())
         return self._messages(items)
+
+    def _ours(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Call a script that makes messages this worker's."""
+        try:
+            return script(self._client, keys, args)
+        except BrokerError:
+            self._doubts = DOUBTS
+            raise
 
     def _messages(self, items: Sequence[Any]) -> list[Message]:
         """The messages of a script's answer, with their payloads, which are fetched past Lua: see admit.lua.
@@ -190,13 +201,30 @@ class Intake:
             for camera, ids in by_camera.items()
         )
 
+    def recall(self, in_hand: Iterable[Message]) -> int:
+        """Hand back what is this worker's without its knowing, because an answer was lost; how many messages.
+
+        Does nothing where no call that takes or claims has failed. To be called between two such calls, by whoever
+        makes them, with all messages that came of them and are not settled.
+        """
+        if not self._doubts:
+            return 0
+        known = {f"{message.camera}|{message.entry_id}" for message in in_hand if not message.copy}
+        known |= {f"{item[0].decode()}|{item[1].decode()}" for item in self._unfetched}
+        back = self._hand_back(known)
+        self._doubts -= 1
+        return back
+
     def leave(self) -> int:
         """Hand back whatever is this worker's still, at its end; how many messages that were.
 
         That is what it took without hearing of it, because an answer was lost, and what it could not fetch.
         """
         self._unfetched.clear()
-        return int(self._leave(self._client, [self._keys.cameras], [self._keys.prefix, self._worker]))
+        return self._hand_back(())
+
+    def _hand_back(self, but: Iterable[str]) -> int:
+        return int(self._leave(self._client, [self._keys.cameras], [self._keys.prefix, self._worker, *but]))
 
     def reconcile(self) -> tuple[int, int]:
         """Put cameras with unread messages in line, and make missing groups; (cameras put in line, groups made)."""

@@ -92,6 +92,7 @@ class IntakeStage(Generic[Image]):
                 backoff_s = BACKOFF_S[0]
             except BrokerError as error:
                 self._observer.trouble("intake", error)
+                self._next_claim_s = self._monotonic()
                 self._stopping.wait(backoff_s)
                 backoff_s = min(2 * backoff_s, BACKOFF_S[1])
 
@@ -107,6 +108,8 @@ class IntakeStage(Generic[Image]):
         max_frames, max_bytes = self._credit.available(IDLE_S)
         if self._monotonic() >= self._next_claim_s:
             self._intake.reconcile()
+            # What a call took whose answer was lost would lie with us, whom all see alive, until we count as slow.
+            self._intake.recall(self._open.messages())
             pause_s = self._claim_every_s
             if max_frames:
                 messages = self._intake.claim(max_frames=max_frames, max_bytes=max_bytes)

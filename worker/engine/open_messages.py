@@ -28,6 +28,11 @@ class OpenMessages:
         with self._lock:
             return _key(message) in self._works
 
+    def messages(self) -> list[Message]:
+        """All of them."""
+        with self._lock:
+            return [work.message for work in self._works.values()]
+
     def remove(self, works: Iterable[MessageWork[Any]]) -> None:
         """These are settled."""
         with self._lock:
