@@ -8,6 +8,8 @@ import redis
 from gaussline.worker.broker.acl import USERS, acl_users
 from gaussline.worker.broker.client import Redis, open_redis
 from gaussline.worker.broker.embedded import EmbeddedRedis, bundled_server
+from gaussline.worker.broker.registry import Registry
+from gaussline.worker.broker.retention import Collector, Keep
 from gaussline.worker.broker.rights import check_rights, role_of, whoami
 from gaussline.worker.broker.script import Script
 from gaussline.worker.commands.access_findings import access
@@ -179,6 +181,19 @@ def test_only_operator_and_judge_move_pointers(secured: Secured, way: Way, user:
     denied = refused(client, "EVAL", MOVE, str(len(keys)), *keys, "default/stable", "0", "{}", "1", "{}", "", "", "")
     assert denied == (user not in ("operator", "judge"))
     assert bool(way.client.exists(way.keys.pointers)) == (not denied)
+    client.close()
+
+
+def test_the_judge_may_collect_what_nobody_needs(secured: Secured, way: Way) -> None:
+    registry = Registry(way.client, LINE)
+    for tail in (b"old", b"new"):
+        registry.publish("default", b"an artefact, " + tail, by="ada")
+    registry.promote("default", 2, by="ada")
+    way.client.zadd(way.keys.kept, {"cam1:1:1": 1.0})
+    client = secured.connect("judge")
+    collector = Collector(client, LINE, Keep(newest=0, max_age_s=0.0))
+    assert [(found.version.number, freed > 0) for found, freed in collector.step()] == [(1, True)]
+    assert collector.orphans() == 0
     client.close()
 
 

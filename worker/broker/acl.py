@@ -160,6 +160,7 @@ _RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
         Rule("xadd", "history:* events"),
         Rule("get strlen del unlink", "artefact:* blob:*"),
         Rule("zrange zscore zrem", "stored"),
+        Rule("zrange", "R:kept"),
         Rule("mget", "R:kept-verdict:*"),
     ),
     "exporter": (
