@@ -8,8 +8,9 @@ import pytest
 
 from gaussline.worker.broker.registry import Move
 from gaussline.worker.contract.trial import CANARY, SHADOW
-from gaussline.worker.learning.trial_judge import State, TrialJudge, TrialRecord, read_trials, report
+from gaussline.worker.learning.trial_judge import TrialJudge, report
 from gaussline.worker.learning.trial_page import render
+from gaussline.worker.learning.trial_record import State, TrialRecord, read_trials
 from tests.rollout.conftest import Line
 
 GOOD = {(False, False): 950, (True, True): 49, (True, False): 1}

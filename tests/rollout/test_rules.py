@@ -11,6 +11,7 @@ from gaussline.worker.gaussian.paired import PairedCounts
 from gaussline.worker.learning.trial_counts import TrialCounts, quantile_s
 from gaussline.worker.learning.trial_rules import (
     FALSE_ABORT,
+    FALSE_PROMOTION,
     MEASURES,
     Outcome,
     Rule,
@@ -19,6 +20,7 @@ from gaussline.worker.learning.trial_rules import (
     next_look,
     outcome,
     parse_rules,
+    promotion_of,
 )
 
 LOOKS = 6
@@ -61,6 +63,28 @@ def test_looking_at_a_plain_interval_every_time_would_abort_far_more() -> None:
         looks = (counts(*(int(cell) for cell in rows[at])) for at in range(199, len(rows), 200))
         stopped += any(findings(rules, now, 0.95)[0].broken for now in looks)
     assert stopped / 200 > 3 * FALSE_ABORT
+
+
+def promoted(asks: list[int], confidences: list[float], trials: int, seed: int) -> float:
+    """Share of trials of a version exactly at its limit that are promoted, asked for at these numbers of frames."""
+    rules = parse_rules("extra_fails > 2%")
+    rng = np.random.default_rng(seed)
+    passed = 0
+    for _ in range(trials):
+        extra = np.cumsum(rng.random(asks[-1]) < 0.02)
+        looks = zip(asks, confidences, strict=True)
+        passed += any(
+            findings(rules, counts(n - int(extra[n - 1]), 0, int(extra[n - 1]), 0), 0.99, confidence)[0].kept
+            for n, confidence in looks
+        )
+    return passed / trials
+
+
+def test_a_version_at_its_limit_is_seldom_promoted_however_often_that_is_asked_for() -> None:
+    doubling = [300 * 2**ask for ask in range(4)]
+    assert promoted(doubling, [promotion_of(ask) for ask in range(1, 5)], 400, 6) <= FALSE_PROMOTION
+    plain = list(range(300, 2401, 60))
+    assert promoted(plain, [0.9] * len(plain), 100, 6) > 2 * FALSE_PROMOTION, "asked for again and again it would be"
 
 
 def test_a_much_worse_version_is_aborted() -> None:

@@ -59,8 +59,9 @@ def show_trials(
 
       gaussline models trials default --html report.html
     """
-    from gaussline.worker.learning.trial_judge import read_trials, report
+    from gaussline.worker.learning.trial_judge import report
     from gaussline.worker.learning.trial_page import render
+    from gaussline.worker.learning.trial_record import read_trials
 
     opened = open_line(redis_url, line)
     records = read_trials(opened.client, opened.line, name)[::-1]

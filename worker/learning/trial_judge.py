@@ -2,25 +2,26 @@
 
 It reads what any subscriber can read. A verdict carries what the model's other channels say of the same frame, so every
 count is paired, and a trial's state is a function of the verdict stream from the pointer's move on: a judge that is
-killed goes on where it saved, and two judges write the same.
+killed goes on where it saved, and of two judges one rules: what has ended is written over by nobody.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from typing import Any, Final
 
 from gaussline.worker.broker.client import Redis, time_us, translated
-from gaussline.worker.broker.registry import Pointer, Registry
+from gaussline.worker.broker.exactly_once import entry_order
+from gaussline.worker.broker.registry import Move, Pointer, Registry
+from gaussline.worker.broker.script import Script
 from gaussline.worker.broker.verdicts import Verdicts
 from gaussline.worker.contract.clock import from_text, to_text
 from gaussline.worker.contract.keys import Keys
-from gaussline.worker.contract.trial import CANARY, STABLE, Trial
-from gaussline.worker.errors import Conflict, ContractError, NotFound, Pinned, SettingsError
-from gaussline.worker.learning.trial_counts import TrialCounts
+from gaussline.worker.contract.trial import CANARY, STABLE
+from gaussline.worker.errors import Conflict, Pinned, SettingsError
+from gaussline.worker.learning.trial_record import State, TrialRecord, read_trials
 from gaussline.worker.learning.trial_rules import (
     Finding,
     Outcome,
@@ -29,6 +30,7 @@ from gaussline.worker.learning.trial_rules import (
     next_look,
     outcome,
     parse_rules,
+    promotion_of,
 )
 
 PAGE: Final = 1000
@@ -38,98 +40,9 @@ PAGES: Final = 20
 KEPT_TRIALS: Final = 100
 PATIENCE: Final = 4.0
 """A trial that cannot be concluded is held when it has lasted this many times as long as was asked for."""
+AHEAD_US: Final = 60_000_000
+"""A trial that began so far in the future began before the clock went back."""
 JUDGE: Final = "roll-out judge"
-
-
-class State(StrEnum):
-    """Where a trial stands."""
-
-    RUNNING = "running"
-    PROMOTED = "promoted"
-    ABORTED = "aborted"
-    HELD = "held"
-    REPLACED = "replaced"
-
-
-@dataclass(slots=True)
-class TrialRecord:
-    """One trial as it is stored.
-
-    Attributes:
-        position: last verdict entry that was counted.
-        against: stable version and digest that it is compared with.
-        looks: how often the rules were looked at.
-        why: what ended it, or keeps it going, for a person.
-    """
-
-    model: str
-    channel: str
-    version: int
-    digest: str
-    revision: int
-    started_us: int
-    against_version: int
-    against_digest: str
-    position: str
-    trial: Trial
-    counts: TrialCounts = field(default_factory=TrialCounts)
-    looks: int = 0
-    state: State = State.RUNNING
-    why: str = ""
-    ended_us: int = 0
-    restarts: int = 0
-
-    @property
-    def key(self) -> str:
-        """Field of the trials hash."""
-        return f"{self.channel}:{self.revision}"
-
-    def to_json(self) -> str:
-        """As stored."""
-        fields = {name: getattr(self, name) for name in _PLAIN}
-        fields |= {
-            "trial": {
-                "for_s": self.trial.for_s,
-                "abort_if": self.trial.abort_if,
-                "min_frames": self.trial.min_frames,
-                "promote": self.trial.promote,
-            },
-            "state": self.state.value,
-            "counts": self.counts.to_json(),
-        }
-        return json.dumps(fields)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> TrialRecord:
-        """From `to_json`. Raises ContractError."""
-        try:
-            fields = json.loads(text)
-            plain = {name: fields[name] for name in _PLAIN}
-            return cls(
-                **plain,
-                trial=Trial(**fields["trial"]),
-                counts=TrialCounts.from_json(fields["counts"]),
-                state=State(fields["state"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ContractError(f"a stored trial is none: {type(error).__name__}: {error}") from None
-
-
-_PLAIN = (
-    "model",
-    "channel",
-    "version",
-    "digest",
-    "revision",
-    "started_us",
-    "against_version",
-    "against_digest",
-    "position",
-    "looks",
-    "why",
-    "ended_us",
-    "restarts",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +62,19 @@ class TrialJudge:
         self._registry = Registry(client, line)
         self._verdicts = Verdicts(client, line)
         self._known: dict[tuple[str, str], TrialRecord] = {}
+        self._looked = False
+        self._write = Script("save_trial")
+
+    @property
+    def line(self) -> str:
+        """Name of the line."""
+        return self._keys.line
 
     def step(self) -> list[Ruling]:
         """Count what has come, and rule where something is due. What was ruled. Raises BrokerError."""
         now_us = time_us(self._client)
         pointers = {(each.model, each.channel): each for each in self._registry.pointers()}
-        rulings = []
+        rulings = self._taken_away(pointers, now_us)
         for (model, channel), pointer in pointers.items():
             stable = pointers.get((model, STABLE))
             if channel == STABLE or pointer.trial is None or stable is None:
@@ -166,8 +86,10 @@ class TrialJudge:
 
     # --- one trial ---------------------------------------------------------------------------------------------------
     def _judge(self, pointer: Pointer, stable: Pointer, now_us: int) -> Ruling | None:
-        record = self._record(pointer, stable)
-        if stable.digest == pointer.digest and stable.version == pointer.version:
+        record = self._record(pointer, stable, now_us)
+        if record.ended:  # a judge died, or Redis went away, after this was written and before the pointer went
+            return self._finish(record, pointer, [])
+        if _same(stable, pointer):
             # Promoted by this judge before it died, or by a person: there is nothing left to try.
             return self._end(record, pointer, State.PROMOTED, "it is the stable version", now_us, [])
         caught_up = self._count(record)
@@ -190,15 +112,24 @@ class TrialJudge:
             if outcome(found) is Outcome.ABORT:
                 said = "; ".join(_say(each) for each in found if each.broken)
                 return self._end(record, pointer, State.ABORTED, said, now_us, found)
-        if caught_up and elapsed_s >= trial.for_s and frames >= trial.min_frames and record.state is State.RUNNING:
-            found = findings(rules, record.counts, confidence_of(max(1, record.looks), len(rules)))
+        wanted = max(trial.min_frames, record.ask_at)
+        if caught_up and elapsed_s >= trial.for_s and frames >= wanted and record.state is State.RUNNING:
+            record.asked, record.ask_at = record.asked + 1, 2 * frames
+            confidence = confidence_of(max(1, record.looks), len(rules))
+            found = findings(rules, record.counts, confidence, promotion_of(record.asked))
             if all(each.kept for each in found):
                 if not trial.promote:
                     return self._hold(record, "every measure is within its limit; a person promotes it", now_us, found)
                 return self._promote(record, pointer, stable, now_us, found)
         if elapsed_s >= PATIENCE * max(trial.for_s, 1.0) and record.state is State.RUNNING and caught_up:
+            confidence = confidence_of(max(1, record.looks), len(rules))
+            found = found or findings(rules, record.counts, confidence, promotion_of(max(1, record.asked)))
             open_rules = "; ".join(_say(each) for each in found if not each.kept)
-            said = open_rules or f"only {frames} of {trial.min_frames} frames were judged by both"
+            said = (
+                open_rules
+                if frames >= trial.min_frames and open_rules
+                else f"only {frames} of {trial.min_frames} frames were judged by both"
+            )
             return self._hold(record, f"not enough is known after {elapsed_s:.0f} s: {said}", now_us, found)
         self._save(record)
         return None
@@ -224,25 +155,66 @@ class TrialJudge:
         why: str,
         now_us: int,
         found: Sequence[Finding],
-    ) -> Ruling:
-        record.state, record.why, record.ended_us = state, why, now_us
-        self._save(record)  # before the pointer goes: a trial that has ended has its report
-        try:
-            self._registry.remove(record.model, record.channel, by=JUDGE, note=f"{state.value}: {why}", seen=pointer)
-        except (Conflict, NotFound):
-            record.state = State.REPLACED
-            record.why = f"somebody else moved {record.model}/{record.channel} when it was about to be {state.value}"
-            self._save(record)
+    ) -> Ruling | None:
+        # Forgotten first: where Redis goes away in the middle, the next step reads what of this was written.
         self._known.pop((record.model, record.channel), None)
+        record.state, record.why, record.ended_us = state, why, now_us
+        if not self._save(record):  # before the pointer goes: a trial that has ended has its report
+            return None  # another judge was faster, and says so
+        return self._finish(record, pointer, found)
+
+    def _finish(self, record: TrialRecord, pointer: Pointer, found: Sequence[Finding]) -> Ruling:
+        """Let the channel of a trial that has ended point nowhere."""
+        self._known.pop((record.model, record.channel), None)
+        was = record.state
+        note = f"{was.value}: {record.why}"
+        try:
+            self._registry.remove(record.model, record.channel, by=JUDGE, note=note, seen=pointer)
+        except Conflict:
+            move = self._moved_away(record)
+            if move is None or move.by != JUDGE:
+                record.state = State.REPLACED
+                record.why = f"somebody else moved {record.model}/{record.channel} when it was about to be {was.value}"
+                self._save(record, over=was)
         return Ruling(record, report(record, found))
+
+    def _taken_away(self, pointers: Mapping[tuple[str, str], Pointer], now_us: int) -> list[Ruling]:
+        """End the trials whose pointer somebody moved or removed, also while no judge ran."""
+        records = list(self._known.values())
+        if not self._looked:
+            records += [
+                each for model in self._registry.models() for each in read_trials(self._client, self.line, model)
+            ]
+        rulings = []
+        for record in records:
+            pointer = pointers.get((record.model, record.channel))
+            if record.ended or (pointer is not None and pointer.revision == record.revision):
+                continue
+            move = self._moved_away(record)
+            what = "stopped" if move is None or move.after is None else f"replaced by version {move.after}"
+            record.state, record.ended_us = State.REPLACED, now_us
+            record.why = what if move is None else f"{what} by {move.by}" + (f": {move.note}" if move.note else "")
+            if self._known.get((record.model, record.channel)) is record:
+                del self._known[record.model, record.channel]
+            if self._save(record):
+                rulings.append(Ruling(record, report(record)))
+        self._looked = True
+        return rulings
+
+    def _moved_away(self, record: TrialRecord) -> Move | None:
+        """The move that took a trial's version off its channel, None where the history tells of none."""
+        for move in self._registry.history(record.model):
+            mine = move.channel == record.channel and move.before == record.version
+            if mine and from_text(move.at) > record.started_us:
+                return move
+        return None
 
     def _hold(self, record: TrialRecord, why: str, now_us: int, found: Sequence[Finding]) -> Ruling | None:
         """Say that a person must decide; counting goes on, and a rule that breaks still aborts."""
         changed = record.state is not State.HELD
         if changed:
             record.state, record.why, record.ended_us = State.HELD, why, now_us
-        self._save(record)
-        return Ruling(record, report(record, found)) if changed else None
+        return Ruling(record, report(record, found)) if self._save(record) and changed else None
 
     # --- counting ----------------------------------------------------------------------------------------------------
     def _count(self, record: TrialRecord) -> bool:
@@ -256,15 +228,18 @@ class TrialJudge:
                 return True
         return False
 
-    def _record(self, pointer: Pointer, stable: Pointer) -> TrialRecord:
+    def _record(self, pointer: Pointer, stable: Pointer, now_us: int) -> TrialRecord:
         assert pointer.trial is not None
         name = (pointer.model, pointer.channel)
         record = self._known.get(name)
         if record is None or record.revision != pointer.revision:
             record = self._stored(pointer)
-        if record is None or (record.against_version, record.against_digest) != (stable.version, stable.digest):
-            # What was counted against another stable version says nothing about this one.
-            since_us = max(from_text(pointer.moved_at), from_text(stable.moved_at))
+        against = (stable.version, stable.digest)
+        anew = record is None or (record.against_version, record.against_digest) != against
+        # What was counted against another stable version says nothing about this one; but what has ended stays so, and
+        # where the version on trial is itself the stable one by now, there is nothing to begin.
+        if record is None or (anew and not record.ended and not _same(stable, pointer)):
+            since_us = min(now_us, max(from_text(pointer.moved_at), from_text(stable.moved_at)))
             record = TrialRecord(
                 model=pointer.model,
                 channel=pointer.channel,
@@ -278,6 +253,9 @@ class TrialJudge:
                 trial=pointer.trial,
                 restarts=0 if record is None else record.restarts + 1,
             )
+        if record.started_us > now_us + AHEAD_US:
+            record.started_us = now_us
+            record.position = min(record.position, self._verdicts.last_id(), key=entry_order)
         self._known[name] = record
         return record
 
@@ -302,20 +280,19 @@ class TrialJudge:
             text = self._client.hget(self._keys.trials(pointer.model), f"{pointer.channel}:{pointer.revision}")
         return None if text is None else TrialRecord.from_json(text)
 
-    def _save(self, record: TrialRecord) -> None:
+    def _save(self, record: TrialRecord, *, over: State | None = None) -> bool:
+        """Write a trial; False, and nothing written, where it has ended otherwise than with `over`."""
         key = self._keys.trials(record.model)
-        with translated("writing a trial"):
-            new = self._client.hset(key, record.key, record.to_json())
-            if new and self._client.hlen(key) > KEPT_TRIALS:
-                fields = sorted(self._client.hkeys(key), key=lambda name: int(name.rsplit(b":", 1)[1]))
-                self._client.hdel(key, *fields[:-KEPT_TRIALS])
-
-
-def read_trials(client: Redis, line: str, model: str) -> list[TrialRecord]:
-    """Every trial of a model that is still recorded, oldest first."""
-    with translated("reading trials"):
-        raw = client.hgetall(Keys(line).trials(model))
-    return sorted((TrialRecord.from_json(text) for text in raw.values()), key=lambda record: record.started_us)
+        done = int(self._write(self._client, [key], [record.key, record.to_json(), "" if over is None else over.value]))
+        if done == 0:
+            self._known.pop((record.model, record.channel), None)
+        if done == 1:
+            # By age: each channel has revisions of its own.
+            trials = read_trials(self._client, self.line, record.model)
+            for old in trials[:-KEPT_TRIALS]:
+                with translated("forgetting a trial"):
+                    self._client.hdel(key, old.key)
+        return done != 0
 
 
 def count_verdict(record: TrialRecord, verdict: Mapping[str, Any]) -> None:
@@ -342,7 +319,8 @@ def report(record: TrialRecord, found: Sequence[Finding] = ()) -> dict[str, Any]
             rules = parse_rules(record.trial.abort_if)
         except SettingsError:
             rules = ()
-        found = findings(rules, record.counts, confidence_of(max(1, record.looks), len(rules)))
+        confidence = confidence_of(max(1, record.looks), len(rules))
+        found = findings(rules, record.counts, confidence, promotion_of(max(1, record.asked)))
     pairs = record.counts.pairs
     return {
         "model": record.model,
@@ -379,6 +357,10 @@ def report(record: TrialRecord, found: Sequence[Finding] = ()) -> dict[str, Any]
         "p_values_stable": record.counts.old_p_values,
         "p_values_new": record.counts.new_p_values,
     }
+
+
+def _same(one: Pointer, other: Pointer) -> bool:
+    return (one.version, one.digest) == (other.version, other.digest)
 
 
 def _finite(value: float) -> float | None:

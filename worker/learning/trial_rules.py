@@ -4,7 +4,9 @@ A rule speaks against a version only where its measure is beyond the limit with 
 not the number itself. Rules are looked at many times while a trial runs, which would find something by chance sooner
 or later; so the chance of a false abort is spent over the looks. Looks lie at doubling numbers of frames; look k spends
 2⁻ᵏ of `FALSE_ABORT`, and the rules of a trial share it: together they abort a version that keeps to its limits with at
-most that probability, however long the trial lasts. A promotion is one decision at one moment, at `PROMOTE`.
+most that probability, however long the trial lasts. A promotion is asked for when the time of the trial is over and
+then at doubling numbers of frames, in the same manner: ask k spends 2⁻ᵏ of `FALSE_PROMOTION`. Every rule must be kept
+for one, so that they need not share it. What is asked once is asked at `PROMOTE`.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from gaussline.worker.learning.trial_counts import TrialCounts
 
 FALSE_ABORT: Final = 0.01
 """Probability of aborting a version that keeps to its limits, over a whole trial."""
+FALSE_PROMOTION: Final = 0.05
+"""Probability of promoting a version that is beyond a limit, over a whole trial."""
 PROMOTE: Final = 0.90
-"""Two-sided confidence of a promotion, for every measure: 95 % on the side that counts."""
+"""Two-sided confidence of one decision for a version, for every measure: 95 % on the side that counts."""
 
 Measure = Callable[[TrialCounts, float], Estimate]
 
@@ -124,17 +128,27 @@ def confidence_of(look: int, rules: int) -> float:
     return 1.0 - min(1.0, 2.0 * FALSE_ABORT * 2.0**-look / max(1, rules))
 
 
+def promotion_of(ask: int) -> float:
+    """Two-sided confidence of a promotion when it is asked for the k-th time, from 1; only one side can be wrong."""
+    return 1.0 - 2.0 * FALSE_PROMOTION * 2.0**-ask
+
+
 def next_look(look: int, min_frames: int) -> int:
     """Frames at which look k, from 1, is due."""
     return int(min_frames * 2 ** (look - 1))
 
 
-def findings(rules: tuple[Rule, ...], counts: TrialCounts, confidence: float) -> list[Finding]:
-    """Every rule, measured; `confidence` is that of an abort, and of the intervals that are reported."""
+def findings(
+    rules: tuple[Rule, ...], counts: TrialCounts, confidence: float, promotion: float = PROMOTE
+) -> list[Finding]:
+    """Every rule, measured; `confidence` is that of an abort, and of the intervals that are reported.
+
+    `promotion` is that of calling a rule kept.
+    """
     found = []
     for rule in rules:
         measure = MEASURES[rule.measure][0]
-        estimate, loose = measure(counts, confidence), measure(counts, PROMOTE)
+        estimate, loose = measure(counts, confidence), measure(counts, promotion)
         broken = estimate.low > rule.limit if rule.above else estimate.high < rule.limit
         kept = loose.high <= rule.limit if rule.above else loose.low >= rule.limit
         found.append(Finding(rule, estimate, broken, kept))
