@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +17,9 @@ from typing import Any
 import pytest
 
 from gaussline.worker.broker.exactly_once import ExactlyOnce
-from gaussline.worker.broker.verdicts import Verdicts, trim_verdicts
+from gaussline.worker.broker.verdicts import PartVerdicts, Verdicts, trim_verdicts
+from gaussline.worker.contract.part_verdict import PartFrame, PartVerdict
+from gaussline.worker.contract.verdict import Decision
 from gaussline.worker.errors import Conflict, NotFound, SettingsError
 from tests.broker.way import Way, settlement
 from tests.subscribers.mes import book, tables
@@ -171,3 +175,40 @@ def test_a_connection_that_commits_by_itself_is_refused(way: Way, tmp_path: Path
     with pytest.raises(SettingsError, match="paramstyle"):
         mes(way, connection, paramstyle="named")
     connection.close()
+
+
+def test_a_gap_that_opens_while_it_runs_is_an_error_too(way: Way, database: sqlite3.Connection) -> None:
+    publish(way, 2)
+    once = mes(way, database)
+    once.run(idle_s=0.0, block_s=0.05)
+    before = booked(database)
+    publish(way, 3)
+    trim_verdicts(way.client, way.line, min_age_s=0.0, max_bytes=0, policy="trim")
+    assert way.verdict_ids() == [], "the stream reached its bound while the database was busy"
+    publish(way, 1)
+    if way.client.info("server")["redis_version"] < "7":
+        assert once.step() == 1, "it does not tell what it deleted"
+        return
+    with pytest.raises(NotFound, match="accept_gap"):
+        once.step()
+    assert booked(database) == before
+    assert mes(way, database, accept_gap=True).step() == 1
+    assert booked(database) == before + way.verdict_ids()
+
+
+def test_verdicts_and_part_verdicts_in_one_database_have_each_their_own_cursor(
+    way: Way, database: sqlite3.Connection
+) -> None:
+    part = "p" * 256
+    identity = PartVerdict(
+        way.line, part, Decision.PASS, None, (PartFrame(f"{'c' * 64}:1:1", "c" * 64, Decision.PASS),), (), 1, 2, 3
+    ).id
+    way.client.xadd(way.keys.parts, {"id": identity, "json": json.dumps({"id": identity, "decision": "pass"})})
+    publish(way, 2)
+    assert mes(way, database).step() == 2
+    of_parts = PartVerdicts(way.client, way.line).exactly_once(database, "mes", book)
+    assert of_parts.step() == 1, "it is older than the verdicts"
+    assert mes(way, database).step() == of_parts.step() == 0
+    assert booked(database) == [*way.verdict_ids(), identity]
+    width = {row[1]: row[2] for row in database.execute("PRAGMA table_info(gaussline_seen)")}["id"]
+    assert int(re.sub(r"\D", "", width)) >= len(identity), "not every database is as patient as SQLite"

@@ -25,10 +25,10 @@ START = "0-0"
 RETRY_S = (0.1, 5.0)
 _MARKS = {"qmark": "?", "format": "%s", "pyformat": "%s"}
 _TABLES = (
-    """CREATE TABLE IF NOT EXISTS gaussline_cursor (line VARCHAR(64) NOT NULL, subscriber VARCHAR(64) NOT NULL,
+    """CREATE TABLE IF NOT EXISTS gaussline_cursor (line VARCHAR(80) NOT NULL, subscriber VARCHAR(64) NOT NULL,
     entry VARCHAR(48) NOT NULL, applied BIGINT NOT NULL, PRIMARY KEY (line, subscriber))""",
-    """CREATE TABLE IF NOT EXISTS gaussline_seen (line VARCHAR(64) NOT NULL, subscriber VARCHAR(64) NOT NULL,
-    id VARCHAR(128) NOT NULL, applied BIGINT NOT NULL, PRIMARY KEY (line, subscriber, id))""",
+    """CREATE TABLE IF NOT EXISTS gaussline_seen (line VARCHAR(80) NOT NULL, subscriber VARCHAR(64) NOT NULL,
+    id VARCHAR(512) NOT NULL, applied BIGINT NOT NULL, PRIMARY KEY (line, subscriber, id))""",
 )
 Effect = Callable[[Any, dict[str, Any]], None]
 """Called with a DB-API cursor inside the transaction and one verdict. It must not commit."""
@@ -40,6 +40,10 @@ class Source(Protocol):
     @property
     def line(self) -> str:
         """Name of the line."""
+
+    @property
+    def place(self) -> str:
+        """What its cursors are told apart by: a line's verdicts and its part verdicts have each their own."""
 
     def register(self, subscriber: str, *, since: str = START) -> None:
         """Make a durable cursor."""
@@ -115,11 +119,12 @@ class ExactlyOnce:
         """
         position = self._open()
         entries = self._source.read(position, count=self._batch, block_s=block_s)
+        gone = self._source.deleted_up_to() if entries and not self._accept_gap else START
         if self._source.moves != self._moves:
             self._go_back(position)
             return 0
         if entries:
-            self._apply(position, entries)
+            self._apply(position, entries, gone)
             self._acknowledge()
         return len(entries)
 
@@ -158,7 +163,7 @@ class ExactlyOnce:
             row = self._row(cursor)
             if row is None:
                 # A database that is new takes over where the subscriber stands in Redis.
-                values = (self._source.line, self._subscriber, stands, 0)
+                values = (self._source.place, self._subscriber, stands, 0)
                 cursor.execute(self._sql("INSERT INTO gaussline_cursor VALUES (?, ?, ?, ?)"), values)
                 row = (stands, 0)
             else:
@@ -175,15 +180,17 @@ class ExactlyOnce:
     def _row(self, cursor: Any) -> Any:
         cursor.execute(
             self._sql("SELECT entry, applied FROM gaussline_cursor WHERE line = ? AND subscriber = ?"),
-            (self._source.line, self._subscriber),
+            (self._source.place, self._subscriber),
         )
         return cursor.fetchone()
 
     def _check_gap(self, position: str, stands: str) -> None:
         gone = max(self._source.deleted_up_to(), stands, key=entry_order)
-        if entry_order(gone) <= entry_order(position) or self._accept_gap:
-            return
-        raise NotFound(
+        if entry_order(gone) > entry_order(position) and not self._accept_gap:
+            raise self._gap(position, gone)
+
+    def _gap(self, position: str, gone: str) -> NotFound:
+        return NotFound(
             f"verdicts of line {self._source.line} after entry {position} were given up before this database had them "
             f"(up to {gone}): the verdict stream reached its bound, or the database is an older copy; start with "
             "accept_gap=True to go on with what is left"
@@ -198,7 +205,7 @@ class ExactlyOnce:
             cursor = self._connection.cursor()
             try:
                 sql = "UPDATE gaussline_cursor SET entry = ? WHERE line = ? AND subscriber = ? AND entry = ?"
-                cursor.execute(self._sql(sql), (stands, self._source.line, self._subscriber, position))
+                cursor.execute(self._sql(sql), (stands, self._source.place, self._subscriber, position))
                 self._connection.commit()
             except BaseException:
                 self._connection.rollback()
@@ -208,9 +215,9 @@ class ExactlyOnce:
                 self._position = None
         self._moves = moves
 
-    def _apply(self, position: str, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    def _apply(self, position: str, entries: Sequence[tuple[str, dict[str, Any]]], gone: str) -> None:
         after, applied, repeated = entries[-1][0], self._applied, 0
-        where = (self._source.line, self._subscriber)
+        where = (self._source.place, self._subscriber)
         cursor = self._connection.cursor()
         try:
             # First of all the cursor, under a compare-and-set: it takes the database's lock before any effect.
@@ -218,6 +225,9 @@ class ExactlyOnce:
             cursor.execute(self._sql(sql), (after, applied + len(entries), *where, position))
             if cursor.rowcount != 1:
                 raise Conflict(f"another process moved the cursor of subscriber {self._subscriber}: run one of them")
+            # Nobody else has moved it, so nothing behind it was there to be trimmed but at the stream's bound.
+            if entry_order(gone) > entry_order(position):
+                raise self._gap(position, gone)
             for _, verdict in entries:
                 applied += 1
                 sql = "SELECT 1 FROM gaussline_seen WHERE line = ? AND subscriber = ? AND id = ?"

@@ -60,6 +60,11 @@ class Verdicts:
         """Name of the line."""
         return self._keys.line
 
+    @property
+    def place(self) -> str:
+        """What these verdicts are told apart by from others in one subscriber's database."""
+        return self._keys.line
+
     # --- subscribers -------------------------------------------------------------------------------------------------
     def register(self, subscriber: str, *, since: str = "0-0") -> None:
         """Make a durable cursor, at the oldest verdict or after entry `since`; one that exists stays as it is."""
@@ -247,6 +252,10 @@ class PartVerdicts(Verdicts):
         super().__init__(redis, line, wait_replicas=wait_replicas)
         self._stream = self._keys.parts
         self._cursors = self._keys.part_subscribers
+
+    @property
+    def place(self) -> str:
+        return f"{self._keys.line}/parts"
 
     def _cursor(self, subscriber: str) -> str:
         return self._keys.part_cursor(subscriber)
