@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -83,6 +84,7 @@ class Bench:
             ImageLimits(),
             lambda: self.book.page,
             allow_random=True,
+            distrust=lambda ref, why: self.book.distrust(ref, why),
         )
         self.book: ModelBook[PreparedModel] = ModelBook(line.client, line.name, self.prepare, self.seen)
         line.client.hset(line.keys.cameras, "cam1", '{"model": "real"}')
@@ -190,6 +192,69 @@ def test_a_refused_promotion_leaves_the_version_before_in_its_place(bench: Bench
     assert "no room" in bench.book.page.refused["real"]
     bench.point(STABLE, 1)
     assert bench.book.page.refused == {}, "the pointer came back"
+
+
+@pytest.mark.parametrize("channel", [STABLE, CANARY, SHADOW])
+def test_a_version_that_the_device_or_a_library_fails_on_holds_up_no_other(bench: Bench, channel: str) -> None:
+    """No room on a GPU is no error of ours; it must not keep what judges from being replaced."""
+    plain = bench.judge.prepare
+
+    def full(model: Model) -> PreparedModel:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    bench.slow = full
+    bench.point(channel, 2)
+    key = "real" if channel == STABLE else f"real/{channel}"
+    assert "out of memory" in bench.book.page.refused[key]
+    assert bench.seen.said[-1] == ("refused", 2)
+    assert {each.model.version for each in bench.judged()} == {1}
+    bench.slow = plain
+    bench.point(STABLE, 3)
+    assert {each.model.version for each in bench.judged()} == {3}
+
+
+def test_a_promotion_does_not_wait_for_the_load_of_a_trial(bench: Bench) -> None:
+    plain, seen = bench.judge.prepare, []
+
+    def slow(model: Model) -> PreparedModel:
+        seen.append({each.model.version for each in bench.judged()})
+        return plain(model)
+
+    bench.slow = slow
+    bench.line.registry.promote("real", 3, by="ada", channel=CANARY, selection=Selection(0.5), trial=TRIAL)
+    bench.point(STABLE, 2)
+    assert seen == [{1}, {2}], "while the canary loads, what was promoted judges already"
+    assert {each.model.version for each in bench.judged()} == {2, 3}
+
+
+def test_another_canary_does_not_lend_its_share_to_the_one_before(bench: Bench) -> None:
+    bench.point(CANARY, 2, share=0.1)
+    plain, seen = bench.judge.prepare, []
+
+    def slow(model: Model) -> PreparedModel:
+        seen.append(sum(each.model.channel == CANARY for each in bench.judged()))
+        return plain(model)
+
+    bench.slow = slow
+    bench.line.registry.promote("real", 3, by="ada", channel=CANARY, selection=Selection(1.0), trial=TRIAL)
+    bench.book.refresh()
+    assert max(seen) < FRAMES / 2
+
+
+@pytest.mark.parametrize("channel", [CANARY, SHADOW])
+def test_a_version_on_trial_that_cannot_score_costs_no_verdict_and_is_refused(bench: Bench, channel: str) -> None:
+    alone = bench.judged()
+    model = fit_model(normal(200, seed=4), SPEC, FitOptions(rate=0.1))
+    huge = tuple(replace(level, whitening=level.whitening * 1e30) for level in model.gaussians)
+    broken = replace(model, gaussians=huge)
+    bench.line.registry.publish("real", broken.to_artefact().data, by="ada")
+    bench.point(channel, 4, share=1.0)
+    assert [(each.model.version, each.score) for each in bench.judged()] == [(1, each.score) for each in alone]
+    bench.book.refresh()
+    assert "not finite" in bench.book.page.refused[f"real/{channel}"], "so that the roll-out judge ends the trial"
+    assert all(each.opinions == () for each in bench.judged())
+    bench.point(channel, 2, share=1.0)
+    assert bench.book.page.refused == {}
 
 
 def test_a_load_that_takes_long_holds_up_no_frame_and_is_told(bench: Bench) -> None:

@@ -23,7 +23,7 @@ from gaussline.worker.contract.model import Model
 from gaussline.worker.contract.trial import CANARY, CHANNELS, SHADOW, STABLE, Selection
 from gaussline.worker.contract.verdict import ModelRef
 from gaussline.worker.engine.observer import Observer
-from gaussline.worker.errors import ModelError, NotFound
+from gaussline.worker.errors import BrokerError, ModelError, NotFound
 
 Prepared = TypeVar("Prepared")
 SWAP_S = 2.0
@@ -105,6 +105,7 @@ class ModelBook(Generic[Prepared]):
         self._held: dict[tuple[str, str], Entry[Prepared]] = {}
         self._tried: dict[tuple[str, str], str] = {}
         self._refused: dict[tuple[str, str], str] = {}
+        self._distrusted: dict[tuple[str, str], tuple[str, str]] = {}
 
     @property
     def page(self) -> Page[Prepared]:
@@ -125,10 +126,25 @@ class ModelBook(Generic[Prepared]):
                 self._observer.model_dropped(*gone)
             self._tried.pop(gone, None)
             self._refused.pop(gone, None)
-        # What judges comes before what is only looked at: a slow load of a shadow must not delay a promotion.
+        # What judges comes before what is only looked at, and is in use when it is there: the slow load of a shadow, or
+        # of another model, must not delay a promotion.
         for key in sorted(pointers, key=lambda key: CHANNELS.index(key[1])):
-            self._follow(key, pointers[key])
-        self._page = Page(
+            if self._follow(key, pointers[key]):
+                self._page = self._made(scope, pointers)
+        self._page = self._made(scope, pointers)
+        return self._page
+
+    def distrust(self, ref: ModelRef, why: str) -> None:
+        """Refuse a version on trial that could not score what the stable one could, from the next `refresh` on.
+
+        Any thread may call it.
+        """
+        self._distrusted[ref.name, ref.channel] = (ref.digest, why)
+
+    def _made(self, scope: _Scope, pointers: Mapping[tuple[str, str], Pointer]) -> Page[Prepared]:
+        # While another version on trial loads, the one before it does not take its share.
+        tried = {key: each for key, each in self._held.items() if each.ref.version == pointers[key].version}
+        return Page(
             {model: entry for (model, channel), entry in self._held.items() if channel == STABLE},
             scope.camera_models,
             {
@@ -137,14 +153,13 @@ class ModelBook(Generic[Prepared]):
             },
             {
                 model: (entry, pointers[model, channel].selection or Selection())
-                for (model, channel), entry in self._held.items()
+                for (model, channel), entry in tried.items()
                 if channel == CANARY
             },
-            {model: entry for (model, channel), entry in self._held.items() if channel == SHADOW},
+            {model: entry for (model, channel), entry in tried.items() if channel == SHADOW},
             scope.default_model,
             scope.copied,
         )
-        return self._page
 
     def behind(self, now_us: int) -> list[str]:
         """Models whose stable version should be in use by now and is not, and why. Raises BrokerError.
@@ -186,24 +201,40 @@ class ModelBook(Generic[Prepared]):
             frozenset(each.camera for each in stand if each.settled_by != self._set),
         )
 
-    def _follow(self, key: tuple[str, str], pointer: Pointer) -> None:
+    def _follow(self, key: tuple[str, str], pointer: Pointer) -> bool:
+        """Have what a pointer names, or say why not. Whether something was loaded."""
+        digest, why = self._distrusted.pop(key, ("", ""))
+        if digest == pointer.digest and pointer.channel != STABLE:
+            self._refuse(key, pointer, ModelError(why))
+            return False
         held = self._held.get(key)
         if held is not None and held.ref.digest == pointer.digest and held.ref.version == pointer.version:
             self._refused.pop(key, None)  # the pointer went elsewhere and came back
             self._tried.pop(key, None)
-            return
+            return False
         if self._tried.get(key) == f"{pointer.digest}:{pointer.revision}":
-            return  # refused before; it is tried again when the pointer moves
+            return False  # refused before; it is tried again when the pointer moves
         try:
             self._held[key] = self._load(pointer)
-            self._refused.pop(key, None)
-            self._tried.pop(key, None)
+        except BrokerError:
+            raise  # it says nothing of the version
         except (ModelError, NotFound) as error:
-            self._tried[key] = f"{pointer.digest}:{pointer.revision}"
-            self._refused[key] = f"version {pointer.version}: {error}"
-            if pointer.channel != STABLE and self._held.pop(key, None) is not None:
-                self._observer.model_dropped(*key)  # an older version on trial is no stand-in for this one
-            self._observer.model_refused(pointer.model, pointer.version, error)
+            self._refuse(key, pointer, error)
+            return False
+        except Exception as error:  # a full device, a fault of a library: it must not keep other versions waiting
+            self._observer.surprise("watch", error)
+            self._refuse(key, pointer, ModelError(f"{type(error).__name__}: {str(error)[:200]}"))
+            return False
+        self._refused.pop(key, None)
+        self._tried.pop(key, None)
+        return True
+
+    def _refuse(self, key: tuple[str, str], pointer: Pointer, error: ModelError | NotFound) -> None:
+        self._tried[key] = f"{pointer.digest}:{pointer.revision}"
+        self._refused[key] = f"version {pointer.version}: {error}"
+        if pointer.channel != STABLE and self._held.pop(key, None) is not None:
+            self._observer.model_dropped(*key)  # an older version on trial is no stand-in for this one
+        self._observer.model_refused(pointer.model, pointer.version, error)
 
     def _load(self, pointer: Pointer) -> Entry[Prepared]:
         ref = ModelRef(pointer.model, pointer.version, pointer.digest, pointer.channel)

@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gaussline.worker.contract.frame import Frame
 from gaussline.worker.contract.limits import ImageLimits
 from gaussline.worker.contract.model import Decisions, Model
-from gaussline.worker.contract.verdict import Decision, Opinion, Reason
+from gaussline.worker.contract.verdict import Decision, ModelRef, Opinion, Reason
 from gaussline.worker.engine.book import Entry, Page
 from gaussline.worker.engine.judgement import Judgement, Timing
 from gaussline.worker.engine.maps import MapDesk
@@ -32,6 +32,7 @@ from gaussline.worker.vision.statistics import image_statistics
 WARM_UP_S: Final = 2.0
 """About the longest time that a lane runs on noise before its first batch."""
 FeatureShare = Callable[[str], bool]
+Said = TypeVar("Said")
 
 
 @dataclass(slots=True)
@@ -43,6 +44,7 @@ class BackboneJudge:
         write_features: whether the features of judged frames are handed on.
         allow_random: accept models with random weights (demo and tests only).
         maps: takes failed frames for their heat maps; None makes none.
+        distrust: is told of a version on trial that cannot score what the stable one can, and why.
     """
 
     extractor: FeatureExtractor
@@ -53,6 +55,7 @@ class BackboneJudge:
     allow_random: bool = False
     maps: MapDesk | None = None
     pool: DecodePool | None = None
+    distrust: Callable[[ModelRef, str], None] = lambda ref, why: None
 
     def prepare(self, model: Model) -> PreparedModel:
         """Check a model against the backbone, move it to the device, warm it up. Raises ModelError."""
@@ -168,8 +171,10 @@ class BackboneJudge:
         if canary is None and shadow is None:
             return stable
         drawn = [canary is not None and canary[1].takes(*frame) for frame in frames]
-        other = self._score(canary[0], features) if canary is not None and any(drawn) else stable
-        beside = self._opinions(shadow, features) if shadow is not None else None
+        other = self._on_trial(self._score, canary[0], features) if canary is not None and any(drawn) else stable
+        beside = self._on_trial(self._opinions, shadow, features) if shadow is not None else None
+        if other is None:
+            other, drawn = stable, [False] * len(frames)
         judged = []
         for row, by_canary in enumerate(drawn):
             decides = other[row] if by_canary else stable[row]
@@ -178,6 +183,21 @@ class BackboneJudge:
                 opinions.append(beside[row])
             judged.append(replace(decides, opinions=tuple(opinions)))
         return judged
+
+    def _on_trial(
+        self,
+        say: Callable[[Entry[PreparedModel], list[torch.Tensor]], list[Said]],
+        entry: Entry[PreparedModel],
+        features: list[torch.Tensor],
+    ) -> list[Said] | None:
+        """What a version on trial says; None where it fails: that costs the trial, and never what stable says."""
+        try:
+            return say(entry, features)
+        except torch.OutOfMemoryError:
+            raise  # half a batch may find room
+        except Exception as error:
+            self.distrust(entry.ref, f"{type(error).__name__}: {str(error)[:200]}")
+            return None
 
     def _decide(
         self, entry: Entry[PreparedModel], features: list[torch.Tensor]

@@ -65,6 +65,7 @@ def load_judge(
         write_features=settings.features != "off",
         allow_random=settings.allow_random_weights,
         maps=map_desk(chosen),
+        distrust=lambda ref, why: book.distrust(ref, why),
     )
     book = ModelBook(
         client, settings.line, judge.prepare, observer, worker_set=settings.worker_set, seal=open_seal(settings)
