@@ -138,3 +138,48 @@ def test_young_and_newest_versions_stay_unless_their_bytes_are_too_many(line: Li
     assert Collector(line.client, line.name, Keep(newest=3, max_age_s=0.0)).plan() == []
     full = Collector(line.client, line.name, Keep(newest=3, max_age_s=3600.0, max_bytes=1)).plan()
     assert [found.version.number for found in full] == [2, 3]
+
+
+def test_the_bytes_of_an_old_version_that_are_a_young_one_too_stay(line: Line) -> None:
+    """A version that was exported and came back, or that stands under two names, has one artefact."""
+    old = line.registry.fetch(line.ref(2, STABLE).digest)
+    line.registry.publish("other", old, by="ada")
+    line.registry.publish("other", b"another artefact", by="ada")
+    line.registry.promote("other", 1, by="ada")
+    line.registry.promote("other", 2, by="ada")
+    again = line.registry.publish("default", line.registry.fetch(line.ref(3, STABLE).digest), by="ada")
+    collector = Collector(line.client, line.name, Keep(newest=1, max_age_s=0.0))
+    for found in collector.plan():
+        collector.collect(found)
+    assert line.registry.fetch(again.digest), "it is the newest"
+    assert line.registry.rollback("other", by="ada").version == 1
+    assert line.registry.fetch(line.ref(2, STABLE).digest), "it is where another model's rollback led"
+
+
+def test_bytes_that_are_published_again_after_the_plan_are_not_collected(line: Line) -> None:
+    collector = Collector(line.client, line.name, Keep(newest=0, max_age_s=0.0))
+    planned = {found.version.number: found for found in collector.plan()}
+    again = line.registry.publish("default", line.registry.fetch(line.ref(2, STABLE).digest), by="bob")
+    assert collector.collect(planned[2]) == 0
+    assert line.registry.fetch(again.digest)
+    assert collector.collect(planned[3]) > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["\udcff", "a\ud800b", 'x","revision":99,"y":"', "two\nlines", "x" * 100_000, "Zoë 工"]
+)
+def test_whatever_a_person_is_called_pointers_move_and_versions_are_collected(line: Line, name: str) -> None:
+    """The shell hands over bytes that are no UTF-8 as halves of surrogate pairs."""
+    line.registry.promote("default", 2, by=name, note=name)
+    line.registry.promote("default", 3, by=name, channel=CANARY, note=name)
+    line.registry.pin("default", by=name, note=name)
+    line.registry.unpin("default")
+    assert line.registry.remove("default", CANARY, by=name, note=name).version == 3
+    assert line.registry.rollback("default", by=name).version == 1
+    collector = Collector(line.client, line.name, Keep(newest=0, max_age_s=0.0))
+    assert [collector.collect(found) > 0 for found in collector.plan()] == [True]
+    for move in line.registry.history("default"):
+        assert len(move.by) <= 128
+        assert len(move.note) <= 2000
+        assert (move.by + move.note).isprintable()
+        assert (move.by + move.note).encode()

@@ -17,6 +17,9 @@ from gaussline.worker.contract.keys import Keys, check_name
 from gaussline.worker.contract.trial import STABLE, Selection, Trial, from_fields, to_fields
 from gaussline.worker.errors import ArtefactError, Conflict, NotFound, Pinned
 
+BY_CHARS, NOTE_CHARS = 128, 2000
+"""What the history holds of a name and of a note."""
+
 
 @dataclass(frozen=True, slots=True)
 class Version:
@@ -137,8 +140,8 @@ class Registry:
             "digest": digest,
             "size_bytes": len(data),
             "created_at": to_text(time_us(self._client)),
-            "by": by,
-            "note": note,
+            "by": _said(by, BY_CHARS),
+            "note": _said(note),
             "report": report or {},
         }
         keys = [self._keys.models, self._keys.versions(model), self._keys.artefact(digest), self._keys.events]
@@ -214,7 +217,7 @@ class Registry:
         before = self.pointer(model, channel) if isinstance(seen, str) else seen
         version = self.version(model, number)
         self.check(version.digest)
-        now = to_text(time_us(self._client))
+        now, by = to_text(time_us(self._client)), _said(by, BY_CHARS)
         record = {"version": number, "digest": version.digest, "moved_at": now, "by": by}
         text = json.dumps(record | to_fields(selection, trial))
         move = {
@@ -223,7 +226,7 @@ class Registry:
             "after": number,
             "at": now,
             "by": by,
-            "note": note,
+            "note": _said(note),
         }
         revision = 0 if before is None else before.revision
         # Not read back: somebody may have moved it on by then.
@@ -238,7 +241,8 @@ class Registry:
         if before is None:
             raise NotFound(f"{model}/{channel} points nowhere")
         now = to_text(time_us(self._client))
-        move = {"channel": channel, "before": before.version, "after": None, "at": now, "by": by, "note": note}
+        who, why = _said(by, BY_CHARS), _said(note)
+        move = {"channel": channel, "before": before.version, "after": None, "at": now, "by": who, "note": why}
         self._shift(model, channel, before.revision, "", "", move)
         return before
 
@@ -274,8 +278,8 @@ class Registry:
         current = self.pointer(model)
         if current is None:
             raise NotFound(f"{model}/{STABLE} points nowhere: there is nothing to pin")
-        pin = Pin(model, current.version, to_text(time_us(self._client)), by, note)
-        record = {"version": pin.version, "at": pin.at, "by": by, "note": note}
+        pin = Pin(model, current.version, to_text(time_us(self._client)), _said(by, BY_CHARS), _said(note))
+        record = {"version": pin.version, "at": pin.at, "by": pin.by, "note": pin.note}
         with translated("pinning a model"):
             self._client.hset(self._keys.pins, model, json.dumps(record))
         return pin
@@ -335,6 +339,11 @@ class Registry:
         if done < 0:
             raise self._no_version(model, version)
         return int(stands)
+
+
+def _said(text: str, most: int = NOTE_CHARS) -> str:
+    """What somebody said as it is stored: bounded, on one line, and text that every reader takes."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split())[:most])
 
 
 def _version(model: str, record: dict[str, Any]) -> Version:

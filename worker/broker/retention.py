@@ -46,10 +46,15 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Collectable:
-    """One version whose artefact may go, and why."""
+    """One version whose artefact may go, and why.
+
+    Attributes:
+        stored_us: when its artefact was stored last, as the plan saw it; None: not seen.
+    """
 
     version: Version
     why: str
+    stored_us: int | None = None
 
 
 class Collector:
@@ -65,15 +70,28 @@ class Collector:
 
     def plan(self) -> list[Collectable]:
         """What would go now. Raises BrokerError."""
-        now_us, named = time_us(self._client), self._named_by_kept_frames()
-        return [found for model in self._registry.models() for found in self._plan_model(model, now_us, named)]
+        index, now_us, named = self._artefacts.index(), time_us(self._client), self._named_by_kept_frames()
+        there = {
+            model: [each for each in self._registry.versions(model) if self._there(each.digest)]
+            for model in self._registry.models()
+        }
+        found = [
+            Collectable(version, why, index.get(manifest_name(version.digest)))
+            for model, versions in there.items()
+            for version, why in self._plan_model(model, versions, now_us, named)
+        ]
+        # Bytes may be those of another version too, of this model or of another: they go when nobody needs them.
+        going = {(each.version.model, each.version.number) for each in found}
+        every = [version for versions in there.values() for version in versions]
+        stay = {each.digest for each in every if (each.model, each.number) not in going}
+        return [each for each in found if each.version.digest not in stay]
 
     def step(self) -> list[tuple[Collectable, int]]:
         """Delete what may go; each with the bytes that it freed."""
         return [(found, self.collect(found)) for found in self.plan()]
 
     def collect(self, found: Collectable) -> int:
-        """Delete a version's artefact; the bytes freed, 0 where something points at it by now."""
+        """Delete a version's artefact; the bytes freed, 0 where something points at it now, or it was stored anew."""
         version = found.version
         keys = [
             self._keys.pointers,
@@ -81,7 +99,8 @@ class Collector:
             self._keys.artefact(version.digest),
             self._keys.stored,
         ]
-        manifest = self._collect(self._client, keys, [version.model, version.number, version.digest])
+        seen = "" if found.stored_us is None else found.stored_us
+        manifest = self._collect(self._client, keys, [version.model, version.number, version.digest, seen])
         if not manifest:
             return 0
         return self._drop(map(chunk_name, json.loads(manifest)["chunks"]), self._artefacts.index())
@@ -114,8 +133,9 @@ class Collector:
                         digests.add(found[1].decode())
         return digests
 
-    def _plan_model(self, model: str, now_us: int, named: set[str]) -> Iterator[Collectable]:
-        versions = [each for each in self._registry.versions(model) if self._there(each.digest)]
+    def _plan_model(
+        self, model: str, versions: list[Version], now_us: int, named: set[str]
+    ) -> Iterator[tuple[Version, str]]:
         needed = self._needed(model)
         newest = {each.number for each in versions[-self._keep.newest :]} if self._keep.newest else set()
         held = sum(each.size_bytes for each in versions)
@@ -132,7 +152,7 @@ class Collector:
             else:
                 continue
             held -= version.size_bytes
-            yield Collectable(version, why)
+            yield version, why
 
     def _needed(self, model: str) -> set[int]:
         needed = {pointer.version for pointer in self._registry.pointers() if pointer.model == model}
