@@ -17,7 +17,7 @@ from gaussline.worker.bridge.parcel import Parcel
 from gaussline.worker.broker.bridge_store import BridgeStore
 from gaussline.worker.broker.client import connect
 from gaussline.worker.broker.embedded import EmbeddedRedis
-from gaussline.worker.broker.verdicts import PartVerdicts, Verdicts, trim_verdicts
+from gaussline.worker.broker.verdicts import PartVerdicts, Verdicts
 from gaussline.worker.errors import NotNow, Undeliverable
 from tests.bridge.line import check, publish, stands
 from tests.broker.way import Way
@@ -323,24 +323,6 @@ def test_redis_that_goes_away_and_loses_the_cursor_is_waited_out(way: Way, serve
         proxy.come_back()
         eventually(lambda: stands(way, "mes"))
     check(receiver.got, ids)
-
-
-def test_verdicts_that_were_trimmed_before_they_were_delivered_are_told(way: Way) -> None:
-    publish(way, 5)
-    Verdicts(way.client, way.line).register("mes")
-    first = Verdicts(way.client, way.line).read("0-0")[0][0]
-    Verdicts(way.client, way.line).ack("mes", first)
-    trim_verdicts(way.client, way.line, min_age_s=0.0, max_bytes=0, policy="trim")
-    told, receiver = Told(), Receiver()
-    way.client.hset(way.keys.totals, "verdict_bytes", 10**9)
-    trim_verdicts(way.client, way.line, min_age_s=0.0, max_bytes=0, policy="trim")
-    with running(bridge(way, receiver, observer=told)):
-        ids = publish(way, 2, first=5)
-        eventually(lambda: stands(way, "mes"))
-    check(receiver.got, ids)
-    if way.client.info("server")["redis_version"] >= "7":
-        ((after, _),) = told.gaps
-        assert after == first
 
 
 def test_a_new_bridge_may_begin_with_what_comes_next(way: Way) -> None:

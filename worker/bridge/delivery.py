@@ -20,10 +20,9 @@ from gaussline.worker.bridge.observer import BridgeObserver
 from gaussline.worker.bridge.outbox import Outbox, Slot
 from gaussline.worker.bridge.parcel import Parcel, parcel_of
 from gaussline.worker.bridge.patience import Patience
-from gaussline.worker.bridge.reader import Arrived, Elsewhere, News, Reader, Unreadable
+from gaussline.worker.bridge.reader import Arrived, Elsewhere, Gap, News, Reader, Unreadable, gap
 from gaussline.worker.bridge.transport import Transport
 from gaussline.worker.broker.bridge_store import BridgeStore
-from gaussline.worker.broker.exactly_once import entry_order
 from gaussline.worker.broker.verdicts import Verdicts
 from gaussline.worker.errors import (
     BrokerError,
@@ -158,13 +157,13 @@ class Delivery:
     def _serve(self, stopping: threading.Event) -> None:
         """Deliver while this process has the place. Raises Fenced, BrokerError."""
         self._begin_afresh()
-        position = self._open()
+        position, gone = self._open()
         self._stand_by("")
         self._renew_at_s = self._monotonic() + self._terms.lease_s / 3
         inbox = self._inbox = queue.SimpleQueue()  # what an earlier turn of service still answers is not ours
         with (
             ThreadPoolExecutor(self._lanes, thread_name_prefix="deliver") as pool,
-            Reader(self._source, position, self._moves, inbox.put) as reader,
+            Reader(self._source, position, self._moves, gone, inbox.put) as reader,
         ):
             while not stopping.is_set():
                 self._turn(pool, reader)
@@ -216,6 +215,8 @@ class Delivery:
             self.redis_trouble = ""
             for entry_id, fields in news.entries:
                 self._add(entry_id, fields)
+        elif isinstance(news, Gap):
+            self._observer.gap(news.after, news.upto)
         elif isinstance(news, Unreadable):
             self._trouble(news.error)
         elif isinstance(news, Elsewhere):
@@ -298,16 +299,16 @@ class Delivery:
         self._observer.buried(parcel, why, dropped)
 
     # --- Redis -------------------------------------------------------------------------------------------------------
-    def _open(self) -> str:
-        """Where this bridge stands; it is registered where it is new."""
+    def _open(self) -> tuple[str, str]:
+        """Where this bridge stands, and the newest entry that was trimmed; it is registered where it is new."""
         name = self._store.bridge
         self._moves = self._source.moves
         self._source.register(name, since=self._source.last_id() if self._terms.from_now else "0-0")
         position = self._source.position(name)
         gone = self._source.deleted_up_to()
-        if position != "0-0" and entry_order(gone) > entry_order(position):
+        if gap(gone, position):
             self._observer.gap(position, gone)
-        return position
+        return position, gone
 
     def _acknowledge(self) -> None:
         cursor = self._outbox.cursor

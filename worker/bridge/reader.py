@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gaussline.worker.broker.exactly_once import entry_order
 from gaussline.worker.broker.verdicts import Verdicts
 from gaussline.worker.errors import BrokerError
 
@@ -23,6 +24,14 @@ class Arrived:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """Entries after one, up to another, were trimmed before they were read."""
+
+    after: str
+    upto: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unreadable:
     """Redis did not give them; the reader goes on trying."""
 
@@ -34,7 +43,7 @@ class Elsewhere:
     """Another server is the master: what it has may lie before what was read, and the cursor there tells from where."""
 
 
-News = Arrived | Unreadable | Elsewhere
+News = Arrived | Gap | Unreadable | Elsewhere
 
 
 class Reader:
@@ -43,13 +52,15 @@ class Reader:
     Args:
         after: the entry to begin after.
         moves: of the source when that entry was asked for.
+        gone: the newest entry that was trimmed by then.
         tell: called from the reader's thread.
     """
 
-    def __init__(self, source: Verdicts, after: str, moves: int, tell: Callable[[News], None]) -> None:
+    def __init__(self, source: Verdicts, after: str, moves: int, gone: str, tell: Callable[[News], None]) -> None:
         self._source = source
         self._moves = moves
         self._position = after
+        self._gone = gone
         self._tell = tell
         self._asked: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._ending = threading.Event()
@@ -77,6 +88,7 @@ class Reader:
         while not self._ending.is_set():
             try:
                 entries = self._source.entries(self._position, count=count, block_s=BLOCK_S)
+                gone = self._source.deleted_up_to() if entries else self._gone
             except BrokerError as error:
                 self._tell(Unreadable(error))
                 self._ending.wait(pause_s)
@@ -87,6 +99,14 @@ class Reader:
                 self._tell(Elsewhere())
                 return
             if entries:
+                if gone != self._gone and gap(gone, self._position):
+                    self._tell(Gap(self._position, gone))
+                self._gone = gone
                 self._position = entries[-1][0]
                 self._tell(Arrived(entries))
                 return
+
+
+def gap(gone: str, position: str) -> bool:
+    """Whether what was trimmed lies behind an entry; before the first one nobody has missed anything."""
+    return position != "0-0" and entry_order(gone) > entry_order(position)
