@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from gaussline import Producer, Verdicts
-from gaussline.worker.broker.client import connect, open_redis, time_us
+from gaussline.worker.broker.client import connect, open_redis, redact, time_us
 from gaussline.worker.errors import BrokerUnavailable, GausslineError, SettingsError
 from gaussline.worker.settings import Settings
 from tests.access.conftest import LINE, Secured, word
@@ -56,7 +56,16 @@ def test_no_error_holds_a_password(secured: Secured, wrong: str, caplog: pytest.
     assert caught.value.__cause__ is None, "the foreign error, whose text is not ours, is left out of a traceback"
 
 
-@pytest.mark.parametrize("url", ["redis://u:S3CRET@host:port/0", "ftp://u:S3CRET@host/0", "redis://u:S3CRET@[::1/0"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://u:S3CRET@host:port/0", "ftp://u:S3CRET@host/0", "redis://u:S3CRET@[::1/0"),
+        # Not percent-encoded, as it must be: no part of it may be taken for the host or the port.
+        *("redis://u:a/S3CRET@host/0", "redis://u:S3CRET/a@host/0", "redis://u:S3CRET#a@host/0"),
+        *("redis://u:a?S3CRET@host/0", "redis://u:a@S3CRET/b@host/0", "redis://u:a@S3CRET@host:port/0"),
+        *("redis+sentinel://u:S3CRET/a@host/main", "redis+cluster://u:a/S3CRET@host"),
+    ],
+)
 def test_an_address_that_is_none_is_told_without_its_password(url: str) -> None:
     with pytest.raises(SettingsError) as caught:
         connect(url)
@@ -64,6 +73,7 @@ def test_an_address_that_is_none_is_told_without_its_password(url: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.load({"GAUSSLINE_REDIS_URL": url, "GAUSSLINE_LINE": "no line!"})
     assert MARK not in str(caught.value)
+    assert MARK not in redact(f"settings say {url!r}, so")
 
 
 def test_the_address_is_given_without_encryption_where_certificates_are_set(secured: Secured) -> None:

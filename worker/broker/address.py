@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
@@ -87,6 +88,20 @@ def parse(url: str) -> Address:
         options.get("sentinel_username"),
         options.get("sentinel_password"),
     )
+
+
+def check_login(url: str) -> None:
+    """Raises SettingsError, which shows nothing of it, where a user or password holds a sign that ends it in a URL.
+
+    What stands before that sign would be taken for the host, and told in errors, asked of name servers.
+    """
+    rest = re.sub(r"password=[^&]*", "", url.partition("://")[2])
+    place = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if not url.startswith("unix://") and "@" in rest[len(place) :]:
+        raise SettingsError(
+            "redis_url: its user or password holds a '/', '?' or '#', which must stand there as %2F, %3F or %23; "
+            "a file is better: redis_password_file"
+        )
 
 
 def with_login(url: str, user: str | None, password: str | None) -> str:

@@ -13,7 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from gaussline.worker.broker.address import is_topology, parse, with_login
+from gaussline.worker.broker.address import check_login, is_topology, parse, with_login
 from gaussline.worker.broker.followed import LineClient, follow
 from gaussline.worker.broker.replication import NO_WAITING, Waiting
 from gaussline.worker.errors import BrokerError, BrokerUnavailable, SettingsError
@@ -24,7 +24,7 @@ Redis: TypeAlias = Any
 
 READ_BYTES = 2**18
 """Most bytes of one read: frames are large, and redis-py's own 64 kB would take four reads where one will do."""
-_SECRET = re.compile(r"(://)[^/@\s]*@")
+_SECRET = re.compile(r"(://)\S*@")  # to the last @: a password may hold one, and should not hold a /, but may
 _SECRET_OPTION = re.compile(r"(password=)[^&\s'\"]*")
 _FOR_NOW = re.compile(r"(?:^|-)(BUSY|MISCONF|NOREPLICAS|READONLY|UNBLOCKED)\b")
 """Refusals that end by themselves, or by an operator's hand: a long script of somebody's, a full disk, a failover.
@@ -83,6 +83,7 @@ def connect(
         options |= tls_options(tls or Tls())
     elif tls is not None and tls != Tls():
         raise SettingsError(f"redis_tls_… is set, but redis_url {redact(url)!r} is not rediss://")
+    check_login(url)
     try:
         whole = with_login(url, user, password)
         if is_topology(url):
