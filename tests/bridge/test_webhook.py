@@ -234,6 +234,44 @@ def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
         hook.close()
 
 
+@pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: ", b""])
+def test_a_server_that_answers_a_byte_at_a_time_is_given_up_in_time(begin: bytes) -> None:
+    """Else it would hold a lane for as long as it likes: each of its bytes comes in time."""
+    import socket
+
+    ended, sent = threading.Event(), list[int]()
+    with socket.create_server(("127.0.0.1", 0)) as slow:
+
+        def answer() -> None:
+            connection, _ = slow.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(begin)
+                while not ended.wait(0.02) and len(sent) < 500:
+                    try:
+                        connection.sendall(b"1")
+                    except OSError:
+                        return
+                    sent.append(1)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        hook = Webhook(WebhookPlace(f"http://127.0.0.1:{slow.getsockname()[1]}/", TlsFiles(), timeout_s=0.5))
+        with pytest.raises(NotNow, match="does not answer") as told:
+            hook.send(parcel())
+        assert told.value.whole
+        assert len(sent) < 100
+        ended.set()
+        thread.join()
+        hook.close()
+
+
+def test_an_address_that_is_none_is_told_without_its_query() -> None:
+    with pytest.raises(SettingsError, match="is no URL") as told:
+        Webhook(WebhookPlace("https://host:99999/verdicts?key=s3cret", TlsFiles()))
+    assert "s3cret" not in str(told.value)
+
+
 def test_ids_of_any_text_make_a_header_and_never_two(tmp_path: Path) -> None:
     hook = Webhook(WebhookPlace("http://127.0.0.1:1/", TlsFiles(), token="t"))
     assert hook._headers(parcel("cam1:1:0"))["Idempotency-Key"] == "cam1:1:0"

@@ -10,8 +10,10 @@ from urllib.parse import quote, urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError
+from urllib3.util import parse_url
 
 from gaussline.worker.bridge.parcel import Parcel
+from gaussline.worker.bridge.punctual import PunctualPools
 from gaussline.worker.bridge.secrets import TlsFiles
 from gaussline.worker.errors import NotNow, SettingsError, Undeliverable
 
@@ -58,7 +60,11 @@ class Webhook:
         if "@" in parts.netloc:
             raise SettingsError("bridge_url holds a user or password: give a token with bridge_token_file")
         self._at = place
-        self._pool = urllib3.PoolManager(
+        try:
+            parse_url(place.url)
+        except LocationParseError:  # which shows all of it
+            raise SettingsError(f"bridge_url {self.place} is no URL") from None
+        self._pool = PunctualPools(
             num_pools=1,
             maxsize=LANES,
             retries=False,
@@ -105,8 +111,6 @@ class Webhook:
                 answer.close()  # the rest of a long answer is worth less than a new connection
             else:
                 answer.release_conn()
-        except LocationParseError as error:
-            raise SettingsError(f"bridge_url {self.place}: {error}") from None
         except (HTTPError, OSError) as error:
             raise NotNow(f"{self.place} does not answer: {_plain(str(error))}", whole=True) from None
         return answer.status, _retry_after(answer.headers.get("Retry-After")), _plain(said.decode("utf-8", "replace"))
