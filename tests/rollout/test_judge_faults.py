@@ -129,3 +129,14 @@ def test_a_promotion_is_not_asked_for_again_and_again(line: Line) -> None:
     line.verdicts({(False, False): 140}, channel=SHADOW)
     judge.step()
     assert line.pointer() == 2
+
+
+def test_a_version_that_cannot_be_promoted_is_held_and_the_judge_goes_on(line: Line) -> None:
+    line.begin()
+    line.verdicts(GOOD)
+    line.client.delete(line.keys.artefact(line.ref(2, CANARY).digest))  # by hand: no gc does that
+    judge = TrialJudge(line.client, line.name)
+    (ruling,) = judge.step()
+    assert ruling.record.state is State.HELD
+    assert "its artefact is gone" in ruling.report["why"]
+    assert judge.step() == []

@@ -183,3 +183,20 @@ def test_whatever_a_person_is_called_pointers_move_and_versions_are_collected(li
         assert len(move.note) <= 2000
         assert (move.by + move.note).isprintable()
         assert (move.by + move.note).encode()
+
+
+def test_a_pin_holds_the_version_that_it_names(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody promotes while somebody pins: one wins, and the other is told."""
+    pointer = line.registry.pointer
+
+    def late(*arguments: Any) -> Any:
+        seen = pointer(*arguments)
+        monkeypatch.undo()
+        line.registry.promote("default", 2, by="bob")
+        return seen
+
+    monkeypatch.setattr(line.registry, "pointer", late)
+    with pytest.raises(Conflict, match="moved by somebody else"):
+        line.registry.pin("default", by="eve", note="audit")
+    assert line.registry.pins() == {}
+    assert line.registry.pin("default", by="eve").version == 2

@@ -8,7 +8,7 @@ import pytest
 from gaussline.worker.contract.trial import Selection, Trial, from_fields, parse_duration, parse_share, to_fields
 from gaussline.worker.errors import ContractError, SettingsError
 from gaussline.worker.gaussian.paired import PairedCounts
-from gaussline.worker.learning.trial_counts import TrialCounts, quantile_s
+from gaussline.worker.learning.trial_counts import LATENCY_FLOOR_S, LATENCY_GROWTH, TrialCounts, quantile_s
 from gaussline.worker.learning.trial_rules import (
     FALSE_ABORT,
     FALSE_PROMOTION,
@@ -116,6 +116,22 @@ def test_a_slow_canary_breaks_the_rule_of_latency() -> None:
     assert 1.7 < found.estimate.value < 2.3
     assert abs(slow.p99_s(new=False) / 0.1 - 1.0) < 0.15
     assert quantile_s([0, 0], 1) == 0.0
+
+
+def test_what_the_bins_of_latencies_do_not_tell_is_not_held_against_a_canary() -> None:
+    edge = LATENCY_FLOOR_S * LATENCY_GROWTH**50
+    near, slow, idle = TrialCounts(), TrialCounts(), TrialCounts()
+    for _ in range(20_000):
+        near.took(0.999 * edge, new=False)
+        near.took(1.001 * edge, new=True)
+        slow.took(15.0, new=False)
+        slow.took(90.0, new=True)
+        idle.took(0.0, new=False)
+        idle.took(0.0, new=True)
+    assert not findings(parse_rules("p99_ratio > 1.05"), near, 0.99)[0].broken
+    assert findings(parse_rules("p99_ratio > 1.2"), near, 0.99)[0].kept
+    assert not findings(parse_rules("p99_ratio > 1.2"), slow, 0.99)[0].kept, "beyond the last bin nothing is known"
+    assert not findings(parse_rules("p99_ratio > 1.2"), idle, 0.99)[0].broken
 
 
 def test_a_rule_below_its_limit_reads_the_other_way() -> None:

@@ -99,6 +99,7 @@ class Registry:
         self.artefacts = Artefacts(client, line, seal=seal, sleep=sleep)
         self._publish = Script("publish_version")
         self._move = Script("move_pointer")
+        self._pin = Script("pin_model")
 
     @property
     def line(self) -> str:
@@ -274,14 +275,16 @@ class Registry:
 
     # --- pins --------------------------------------------------------------------------------------------------------
     def pin(self, model: str, *, by: str, note: str = "") -> Pin:
-        """Hold the model at its stable version: no promotion, rollback or judge moves it. Raises NotFound."""
+        """Hold the model at its stable version: no promotion, rollback or judge moves it. Raises NotFound, Conflict."""
         current = self.pointer(model)
         if current is None:
             raise NotFound(f"{model}/{STABLE} points nowhere: there is nothing to pin")
         pin = Pin(model, current.version, to_text(time_us(self._client)), _said(by, BY_CHARS), _said(note))
         record = {"version": pin.version, "at": pin.at, "by": pin.by, "note": pin.note}
-        with translated("pinning a model"):
-            self._client.hset(self._keys.pins, model, json.dumps(record))
+        args = [f"{model}/{STABLE}", current.revision, model, json.dumps(record)]
+        done, stands = self._pin(self._client, [self._keys.pointers, self._keys.pins], args)
+        if not done:
+            raise _moved(model, STABLE, stands, current.revision)
         return pin
 
     def unpin(self, model: str) -> Pin:
@@ -328,10 +331,7 @@ class Registry:
                 f"'gaussline models unpin {model}' lets it move again"
             )
         if done == 0:
-            raise Conflict(
-                f"{model}/{channel} was moved by somebody else meanwhile (revision {stands}, you saw {revision}): look "
-                "again with 'gaussline models show'"
-            )
+            raise _moved(model, channel, stands, revision)
         if done == -3:
             raise NotFound(
                 f"version {version} of model {model!r} was collected: its artefact is gone; import it again or fit anew"
@@ -339,6 +339,13 @@ class Registry:
         if done < 0:
             raise self._no_version(model, version)
         return int(stands)
+
+
+def _moved(model: str, channel: str, stands: int, seen: int) -> Conflict:
+    return Conflict(
+        f"{model}/{channel} was moved by somebody else meanwhile (revision {stands}, you saw {seen}): look again with "
+        "'gaussline models show'"
+    )
 
 
 def _said(text: str, most: int = NOTE_CHARS) -> str:

@@ -30,6 +30,12 @@ def latency_bin(seconds: float) -> int:
     return min(LATENCY_BINS - 1, int(math.log(seconds / LATENCY_FLOOR_S) / math.log(LATENCY_GROWTH)))
 
 
+def edges_s(seconds: float) -> tuple[float, float]:
+    """What may be behind an upper edge that `quantile_s` gives: both edges of its bin, the last one without an end."""
+    first, last = (LATENCY_FLOOR_S * LATENCY_GROWTH**power for power in (1.5, LATENCY_BINS - 0.5))
+    return 0.0 if seconds < first else seconds / LATENCY_GROWTH, math.inf if seconds > last else seconds
+
+
 def quantile_s(counts: list[int], rank: int) -> float:
     """Upper edge of the bin that holds the rank-th latency, from 1; 0 where nothing was counted."""
     seen = 0
@@ -72,7 +78,10 @@ class TrialCounts:
         return quantile_s(counts, math.ceil(0.99 * sum(counts)))
 
     def p99_ratio(self, confidence: float) -> Estimate:
-        """Canary over stable, with an interval from order statistics (normal approximation of their binomial ranks)."""
+        """Canary over stable, with an interval from order statistics (normal approximation of their binomial ranks).
+
+        What a bin does not tell is part of the interval: 8 % on either side, and all beyond the last one.
+        """
         from scipy import stats
 
         old, new = sum(self.old_latency), sum(self.new_latency)
@@ -83,12 +92,12 @@ class TrialCounts:
         def bounds(counts: list[int], total: int) -> tuple[float, float, float]:
             middle, reach = 0.99 * total, z * math.sqrt(0.99 * 0.01 * total)
             low, high = math.floor(middle - reach), math.ceil(middle + reach)
-            top = quantile_s(counts, high) if high <= total else math.inf
-            return quantile_s(counts, max(1, low)), quantile_s(counts, math.ceil(middle)), top
+            top = edges_s(quantile_s(counts, high))[1] if high <= total else math.inf
+            return edges_s(quantile_s(counts, max(1, low)))[0], quantile_s(counts, math.ceil(middle)), top
 
         old_low, old_mid, old_high = bounds(self.old_latency, old)
         new_low, new_mid, new_high = bounds(self.new_latency, new)
-        return Estimate(new_mid / old_mid, new_low / old_high, new_high / old_low)
+        return Estimate(new_mid / old_mid, new_low / old_high, new_high / old_low if old_low else math.inf)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able fields."""

@@ -20,7 +20,7 @@ from gaussline.worker.broker.verdicts import Verdicts
 from gaussline.worker.contract.clock import from_text, to_text
 from gaussline.worker.contract.keys import Keys
 from gaussline.worker.contract.trial import CANARY, STABLE
-from gaussline.worker.errors import Conflict, Pinned, SettingsError
+from gaussline.worker.errors import Conflict, NotFound, Pinned, SettingsError
 from gaussline.worker.learning.trial_record import State, TrialRecord, read_trials
 from gaussline.worker.learning.trial_rules import (
     Finding,
@@ -140,7 +140,7 @@ class TrialJudge:
         note = f"trial over {record.counts.pairs.frames} frames: " + "; ".join(_say(each) for each in found)
         try:
             self._registry.promote(record.model, record.version, by=JUDGE, note=note, seen=stable)
-        except Pinned as error:
+        except (Pinned, NotFound) as error:
             return self._hold(record, str(error), now_us, found)
         except Conflict:
             self._save(record)  # somebody moved stable at this moment; the next step sees where it stands
