@@ -60,6 +60,9 @@ DENIED = [
     ("learner", "DEL features:default"),
     ("learner", "DEL learner:default"),
     ("learner", "HDEL versions:default 1"),
+    # Nor may it change a version that is there, or the counter of a pointer's moves.
+    ("learner", "HSET versions:default 1 {}"),
+    ("learner", "HINCRBY versions:default revision:default/stable 1"),
     ("worker", "HGET learner:default token"),
     ("worker", "XADD drift:default * a b"),
     ("subscriber", "HGETALL heat:cam1:1:1"),
@@ -108,7 +111,7 @@ ALLOWED = [
     ("worker", "XRANGE verdicts - +"),
     ("worker", "XDEL verdicts 1-1"),
     ("learner", "XRANGE features:default - +"),
-    ("learner", "HSET versions:default 7 {}"),
+    ("learner", "HSETNX versions:default 7 {}"),
     ("learner", "SET blob:ab x"),
     ("subscriber", "XREAD STREAMS verdicts 0"),
     ("subscriber", "GETSET cursor:mes 1-1"),

@@ -13,6 +13,7 @@ import pytest
 
 from gaussline import Producer, Verdicts
 from gaussline.worker.broker.client import connect, open_redis, redact, time_us
+from gaussline.worker.commands.access_findings import secret_files
 from gaussline.worker.errors import BrokerUnavailable, GausslineError, SettingsError
 from gaussline.worker.settings import Settings
 from tests.access.conftest import LINE, Secured, word
@@ -142,3 +143,19 @@ def test_one_address_serves_all_users_where_user_and_password_stand_beside_it(cl
         assert client.acl_whoami() == "operator"
         client.close()
         assert cli("ledger", env=env).stdout
+
+
+def test_a_file_of_a_secret_that_others_may_read_is_told(tmp_path: Path) -> None:
+    names = ("redis_password_file", "bridge_token_file", "bridge_sign_key_file", "bridge_password_file")
+    files = {name: tmp_path / name for name in (*names, "bridge_key_file", "redis_tls_key")}
+    for file in files.values():
+        file.write_text(MARK, "utf-8")
+        file.chmod(0o600)
+    settings = Settings.load({}, **files)
+    assert list(secret_files(settings)) == []
+    for file in files.values():
+        file.chmod(0o640)
+        (finding,) = secret_files(settings)
+        assert str(file) in finding.found
+        assert MARK not in finding.found
+        file.chmod(0o600)

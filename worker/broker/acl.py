@@ -116,7 +116,8 @@ _RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
         Rule("xadd xdel", "features:*"),
         Rule("xadd xrevrange", "drift:*"),
         Rule("hget hmget hincrby", "line"),
-        Rule("hset hincrby", "models versions:*"),
+        Rule("hincrby", "models"),
+        Rule("hsetnx", "W:versions:*"),  # a version never changes
         Rule("set", "artefact:* blob:*"),
         Rule("zadd zscore", "stored"),
         Rule("xadd", "W:events"),

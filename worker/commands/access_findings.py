@@ -105,7 +105,9 @@ def _certificates(settings: Settings) -> Iterator[Finding]:
 
 def secret_files(settings: Settings) -> Iterator[Finding]:
     """Files of secrets that others may read, and keys that cannot be used."""
-    secrets = (settings.redis_password_file, settings.redis_tls_key, settings.signing_key)
+    redis = (settings.redis_password_file, settings.redis_tls_key, settings.signing_key)
+    bridge = (settings.bridge_token_file, settings.bridge_sign_key_file, settings.bridge_password_file)
+    secrets = (*redis, *bridge, settings.bridge_key_file)
     loose = [str(path) for path in secrets if path is not None and path.exists() and path.stat().st_mode & 0o077]
     if loose:
         yield Finding("secrets", Level.WARNING, f"others may read {', '.join(loose)}", "chmod 600 on each")
