@@ -136,3 +136,15 @@ def test_mistakes_are_one_line_and_change_nothing(cli: Cli, way: Way) -> None:
     cli("sets", "move", "cam1", "b", "--force")
     assert "still has camera cam1" in cli("sets", "remove", "b", code=1).stderr
     assert "b" in cli("sets", "list").stdout
+
+
+def test_a_camera_does_not_go_back_to_workers_that_could_not_judge_it(cli: Cli, way: Way) -> None:
+    way.admit("cam1")
+    cli("sets", "add", "b", "--model", "plates-b")
+    cli("sets", "move", "cam1", "b", "--force", "--by", "\udcff", "--note", "\udcff")
+    assert "�" in cli("sets", "history").stdout, "what is no text is shown as such"
+    way.client.set(way.keys.worker("w1"), "1", ex=60)
+    way.client.hset(way.keys.workers, "w1", json.dumps({"models": {"other": 1}}))
+    assert "no worker of set main judges by model default" in cli("sets", "move", "cam1", "main", code=1).stderr
+    way.client.hset(way.keys.workers, "w1", json.dumps({"models": {"default": 1}}))
+    assert "set main settles it" in cli("sets", "move", "cam1", "main").stdout

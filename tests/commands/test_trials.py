@@ -108,6 +108,7 @@ def test_wrong_words_are_told_and_change_nothing(cli: Cli, model_file: Path) -> 
         (("--for", "3h"), "length of a trial"),
         (("--shadow", "--canary", "1%"), "decides nothing"),
         (("--shadow", "--for", "soon"), "length of time"),
+        (("--shadow", "--abort-if", "p99_ratio > 1.2"), "of a canary"),
         (("--canary", "5%", "--abort-if", "luck > 3"), "no measure"),
     ):
         assert told in cli("models", "promote", "default", "1", *words, code=2).stderr

@@ -158,6 +158,7 @@ def test_feedback_needs_the_pages_own_token_and_name(
     status, told, _ = ask(page, "POST", "/feedback", form(page, "cam1:1:99"), Accept="application/json")
     assert (status, json.loads(told)["error"].split(":")[0]) == (404, "no frame cam1")
     assert ask(page, "POST", "/feedback", "x" * (BODY_BYTES + 1))[0] == 400
+    assert ask(page, "POST", "/feedback", "", Content_Length="9" * 5000)[0] == 400
     assert ask(page, "POST", "/elsewhere", form(page, frame))[0] == 404
     assert line.dump() == before
     assert ask(page, "GET", "/", Host=f"localhost:{port}")[0] == 200
@@ -178,6 +179,7 @@ def test_pages_hold_nothing_from_elsewhere(page: ReviewServer, frames: dict[str,
         ("/?skip=9999999999", 400),
         ("/?camera=a%2Fb", 400),
         ("/frame/..%2F..%2Fetc", 400),
+        ("ftp://[x/", 400),
         ("/frame/cam1:1:99", 404),
         ("/map/" + frames["bare"], 404),
         ("/nothing", 404),

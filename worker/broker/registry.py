@@ -14,11 +14,9 @@ from gaussline.worker.broker.script import Script
 from gaussline.worker.broker.seal import Seal, Signatures
 from gaussline.worker.contract.clock import to_text
 from gaussline.worker.contract.keys import Keys, check_name
+from gaussline.worker.contract.remark import BY_CHARS, remark
 from gaussline.worker.contract.trial import STABLE, Selection, Trial, from_fields, to_fields
 from gaussline.worker.errors import ArtefactError, Conflict, NotFound, Pinned
-
-BY_CHARS, NOTE_CHARS = 128, 2000
-"""What the history holds of a name and of a note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +139,8 @@ class Registry:
             "digest": digest,
             "size_bytes": len(data),
             "created_at": to_text(time_us(self._client)),
-            "by": _said(by, BY_CHARS),
-            "note": _said(note),
+            "by": remark(by, BY_CHARS),
+            "note": remark(note),
             "report": report or {},
         }
         keys = [self._keys.models, self._keys.versions(model), self._keys.artefact(digest), self._keys.events]
@@ -218,7 +216,7 @@ class Registry:
         before = self.pointer(model, channel) if isinstance(seen, str) else seen
         version = self.version(model, number)
         self.check(version.digest)
-        now, by = to_text(time_us(self._client)), _said(by, BY_CHARS)
+        now, by = to_text(time_us(self._client)), remark(by, BY_CHARS)
         record = {"version": number, "digest": version.digest, "moved_at": now, "by": by}
         text = json.dumps(record | to_fields(selection, trial))
         move = {
@@ -227,7 +225,7 @@ class Registry:
             "after": number,
             "at": now,
             "by": by,
-            "note": _said(note),
+            "note": remark(note),
         }
         revision = 0 if before is None else before.revision
         # Not read back: somebody may have moved it on by then.
@@ -242,7 +240,7 @@ class Registry:
         if before is None:
             raise NotFound(f"{model}/{channel} points nowhere")
         now = to_text(time_us(self._client))
-        who, why = _said(by, BY_CHARS), _said(note)
+        who, why = remark(by, BY_CHARS), remark(note)
         move = {"channel": channel, "before": before.version, "after": None, "at": now, "by": who, "note": why}
         self._shift(model, channel, before.revision, "", "", move)
         return before
@@ -279,7 +277,7 @@ class Registry:
         current = self.pointer(model)
         if current is None:
             raise NotFound(f"{model}/{STABLE} points nowhere: there is nothing to pin")
-        pin = Pin(model, current.version, to_text(time_us(self._client)), _said(by, BY_CHARS), _said(note))
+        pin = Pin(model, current.version, to_text(time_us(self._client)), remark(by, BY_CHARS), remark(note))
         record = {"version": pin.version, "at": pin.at, "by": pin.by, "note": pin.note}
         args = [f"{model}/{STABLE}", current.revision, model, json.dumps(record)]
         done, stands = self._pin(self._client, [self._keys.pointers, self._keys.pins], args)
@@ -346,11 +344,6 @@ def _moved(model: str, channel: str, stands: int, seen: int) -> Conflict:
         f"{model}/{channel} was moved by somebody else meanwhile (revision {stands}, you saw {seen}): look again with "
         "'gaussline models show'"
     )
-
-
-def _said(text: str, most: int = NOTE_CHARS) -> str:
-    """What somebody said as it is stored: bounded, on one line, and text that every reader takes."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split())[:most])
 
 
 def _version(model: str, record: dict[str, Any]) -> Version:

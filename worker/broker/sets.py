@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gaussline.worker.broker.cameras import CameraSettings, read_cameras
@@ -18,6 +18,7 @@ from gaussline.worker.broker.client import Redis, time_us, translated
 from gaussline.worker.broker.script import Script
 from gaussline.worker.contract.clock import to_text
 from gaussline.worker.contract.keys import MAIN, Keys, check_name
+from gaussline.worker.contract.remark import BY_CHARS, remark
 from gaussline.worker.errors import Conflict, ContractError, NotFound, SettingsError
 
 EVERY = "*"
@@ -150,7 +151,13 @@ class Sets:
         if max_bytes < 1:
             raise SettingsError(f"{max_bytes} bytes of copies are none")
         at = to_text(time_us(self._client))
-        record = {"models": dict(models), "max_bytes": max_bytes, "at": at, "by": by, "note": note}
+        record = {
+            "models": dict(models),
+            "max_bytes": max_bytes,
+            "at": at,
+            "by": remark(by, BY_CHARS),
+            "note": remark(note),
+        }
         self._rewrite(name, json.dumps(record), max_bytes, SetMove("declared", name, "", "", at, by, note))
         return self.read()[name]
 
@@ -227,7 +234,8 @@ class Sets:
             raise NotFound(f"no set {name!r} on line {self._line}: 'gaussline sets add {name} --model M' declares it")
 
     def _record(self, move: SetMove) -> str:
-        return json.dumps({name: getattr(move, name) for name in SetMove.__dataclass_fields__})
+        said = replace(move, by=remark(move.by, BY_CHARS), note=remark(move.note))
+        return json.dumps({name: getattr(said, name) for name in SetMove.__dataclass_fields__})
 
 
 def models_of(worker_set: str, declared: Mapping[str, WorkerSet], cameras: Mapping[str, CameraSettings]) -> set[str]:

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from gaussline.worker.broker.cameras import DEFAULT_MODEL, read_cameras
 from gaussline.worker.broker.line_state import read_workers
 from gaussline.worker.broker.sets import COPY_BYTES, EVERY, Sets, WorkerSet
 from gaussline.worker.commands.console import listing, out
@@ -278,8 +279,6 @@ def _declared(sets: Sets, name: str, opened: Connection) -> WorkerSet:
 
 
 def _has_model(own: WorkerSet, camera: str, opened: Connection) -> str:
-    from gaussline.worker.broker.cameras import DEFAULT_MODEL, read_cameras
-
     settings = read_cameras(opened.client, opened.line).get(camera)
     model = own.model_for(DEFAULT_MODEL if settings is None else settings.model)
     if model is None:
@@ -297,8 +296,10 @@ def _ready(sets: Sets, camera: str, to: str, opened: Connection) -> None:
     if not alive:
         raise Conflict(f"no worker of set {to} lives: start one ('gaussline worker --set {to}'), or say --force")
     if to == MAIN:
-        return
-    model = _has_model(_declared(sets, to, opened), camera, opened)
+        own = read_cameras(opened.client, opened.line).get(camera)
+        model = DEFAULT_MODEL if own is None else own.model
+    else:
+        model = _has_model(_declared(sets, to, opened), camera, opened)
     able = [each for each in alive if model in each.models and model not in each.refused]
     if not able:
         why = next(

@@ -37,7 +37,9 @@ def plan_trial(
         raise SettingsError("a shadow decides nothing: --shadow goes without --canary and --canary-camera")
     from gaussline.worker.learning.trial_rules import parse_rules  # brings scipy, which a plain promotion needs not
 
-    parse_rules(abort_if)
+    rules = parse_rules(abort_if)
+    if shadow and any(rule.measure == "p99_ratio" for rule in rules):
+        raise SettingsError("p99_ratio is of a canary: a shadow decides no frame that could be late")
     trial = Trial(1800.0 if for_ is None else parse_duration(for_), abort_if, frames, promote=not hold)
     if shadow:
         return SHADOW, None, trial

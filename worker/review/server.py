@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from gaussline.worker.broker.client import Redis
 from gaussline.worker.broker.feedback import FeedbackLog
@@ -178,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._tell(409, str(error))
 
     def _get(self) -> None:
-        parts = urlsplit(self.path)
+        parts = self._asked()
         kind, _, rest = parts.path.lstrip("/").partition("/")
         if parts.path == "/":
             nonce = secrets.token_urlsafe(16)
@@ -195,11 +195,17 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             raise NotFound("there are /, /frame/ID, /map/ID and /feedback")
 
+    def _asked(self) -> SplitResult:
+        try:
+            return urlsplit(self.path)
+        except ValueError:
+            raise ContractError("this address is none") from None
+
     def _post(self) -> None:
-        if urlsplit(self.path).path != "/feedback":
+        if self._asked().path != "/feedback":
             raise NotFound("feedback goes to /feedback")
         size = self.headers.get("Content-Length", "")
-        if not (size.isascii() and size.isdigit() and int(size) <= BODY_BYTES):
+        if not (size.isascii() and size.isdigit() and len(size) < 8 and int(size) <= BODY_BYTES):
             raise ContractError(f"a body of at most {BODY_BYTES} bytes is needed, and its Content-Length")
         try:
             asked = parse_qs(self.rfile.read(int(size)).decode(), max_num_fields=10)
