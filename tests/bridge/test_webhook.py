@@ -22,7 +22,9 @@ from gaussline.worker.bridge.parcel import parcel_of
 from gaussline.worker.bridge.secrets import TlsFiles, read_secret
 from gaussline.worker.bridge.webhook import Webhook, WebhookPlace
 from gaussline.worker.broker.bridge_store import BridgeStore
+from gaussline.worker.commands.bridge_run import Errand
 from gaussline.worker.errors import NotNow, SettingsError, Undeliverable
+from gaussline.worker.settings import Settings
 from tests.bridge.certificates import Authority
 from tests.bridge.line import check, publish, seen_in, stands
 from tests.bridge.receivers import free_port, http_mes, reaches, taken
@@ -264,6 +266,28 @@ def test_a_server_that_answers_a_byte_at_a_time_is_given_up_in_time(begin: bytes
         ended.set()
         thread.join()
         hook.close()
+
+
+def test_an_answer_that_repeats_the_token_does_not_show_it(
+    answering: tuple[str, list[tuple[int, dict[str, str], bytes]]],
+) -> None:
+    url, answers = answering
+    hook = Webhook(WebhookPlace(url, TlsFiles(), token="t0ps3cret-token"))
+    for status, kind in ((401, NotNow), (422, Undeliverable)):
+        # The second one is cut off in the middle of the token.
+        for body in (b"who is Bearer t0ps3cret-token?", b"x" * 490 + b"t0ps3cret-token"):
+            answers[:] = [(status, {}, body)]
+            with pytest.raises(kind) as told:
+                hook.send(parcel())
+            assert "t0ps3cre" not in str(told.value)
+    hook.close()
+
+
+def test_two_bridges_that_think_they_are_the_same_process_are_two() -> None:
+    """As in two containers of one host's network: each is process 1 of that host."""
+    settings = Settings.load({})
+    owners = {Errand("webhook", settings, 0, None, False, False, ())._store().owner for _ in range(2)}
+    assert len(owners) == 2
 
 
 def test_an_address_that_is_none_is_told_without_its_query() -> None:

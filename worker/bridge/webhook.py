@@ -106,14 +106,17 @@ class Webhook:
             answer = self._pool.request(
                 method, self._at.url, body=body, headers=headers, redirect=False, preload_content=False
             )
-            said = answer.read(ANSWER_BYTES, decode_content=False)
+            said = answer.read(ANSWER_BYTES + len(self._at.token or ""), decode_content=False)
             if answer.read(1, decode_content=False):
                 answer.close()  # the rest of a long answer is worth less than a new connection
             else:
                 answer.release_conn()
         except (HTTPError, OSError) as error:
             raise NotNow(f"{self.place} does not answer: {_plain(str(error))}", whole=True) from None
-        return answer.status, _retry_after(answer.headers.get("Retry-After")), _plain(said.decode("utf-8", "replace"))
+        text = said.decode("utf-8", "replace")
+        if self._at.token is not None:
+            text = text.replace(self._at.token, "***")  # some repeat what they refuse
+        return answer.status, _retry_after(answer.headers.get("Retry-After")), _plain(text)
 
     def _headers(self, parcel: Parcel) -> dict[str, str]:
         headers = {

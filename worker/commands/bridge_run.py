@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import socket
 import threading
 import time
@@ -79,7 +80,8 @@ class Errand:
     def _store(self) -> BridgeStore:
         settings = self.settings
         client = open_redis(settings)
-        owner = f"{socket.gethostname()}-{os.getpid()}"
+        # Containers that share a host's network share its name, and each is process 1.
+        owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         return BridgeStore(client, settings.line, self.name, owner, settings.bridge_dead_max_bytes)
 
     def _check(self, transport: Transport) -> None:
