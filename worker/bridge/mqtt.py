@@ -137,6 +137,8 @@ class _Session:
         self._changed = threading.Condition()
         self._answers: dict[int, ReasonCode] = {}
         self._greeting: ReasonCode | None = None
+        self._room = LANES
+        self._under_way = 0
         self.broken = ""
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -160,7 +162,26 @@ class _Session:
             raise NotNow(f"the broker {host}:{port} does not let the bridge in: {said}", whole=True)
 
     def publish(self, topic: str, parcel: Parcel, timeout_s: float) -> ReasonCode:
-        """Publish one message; the broker's answer. Raises NotNow where none came, Undeliverable."""
+        """Publish one message, as soon as the broker has room for it; its answer.
+
+        Raises NotNow where none came, Undeliverable.
+        """
+        end_s = time.monotonic() + timeout_s
+        with self._changed:
+            while self._under_way >= self._room:
+                left_s = end_s - time.monotonic()
+                if self.broken or left_s <= 0:
+                    raise NotNow(self.broken or f"the broker had no room within {timeout_s:g} s", whole=True)
+                self._changed.wait(left_s)
+            self._under_way += 1
+        try:
+            return self._publish(topic, parcel, end_s, timeout_s)
+        finally:
+            with self._changed:
+                self._under_way -= 1
+                self._changed.notify_all()
+
+    def _publish(self, topic: str, parcel: Parcel, end_s: float, timeout_s: float) -> ReasonCode:
         about = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         about.ContentType = "application/json"
         about.PayloadFormatIndicator = 1
@@ -172,7 +193,6 @@ class _Session:
             raise Undeliverable(f"no message can be made of it: {error}") from None
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._break(f"{paho.error_string(info.rc)}")
-        end_s = time.monotonic() + timeout_s
         with self._changed:
             # The answer may be there before its number is known here; numbers are used again only when they are free.
             while (answer := self._answers.pop(info.mid, None)) is None:
@@ -204,6 +224,8 @@ class _Session:
     def _on_connect(self, client: Any, userdata: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
         with self._changed:
             self._greeting = code
+            # More at a time than it says is an error, for which it cuts the connection.
+            self._room = min(LANES, getattr(properties, "ReceiveMaximum", LANES))
             self._changed.notify_all()
 
     def _on_disconnect(self, client: Any, userdata: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
