@@ -277,6 +277,7 @@ def test_a_load_that_takes_long_holds_up_no_frame_and_is_told(bench: Bench) -> N
     (said,) = bench.book.behind(moved_us + 5_000_000)
     assert "version 2: promoted" in said
     assert "version 1 judges" in said
+    assert "version 2" in bench.book.behind(moved_us - 3_600_000_000)[0], "the clock went back since"
     gate.set()
     turning.join()
     assert {each.model.version for each in bench.judged()} == {2}

@@ -379,3 +379,15 @@ def _produce(
             offered[token] = Offer(camera, kind)
             receipt = producer.send_many([Shot(pixels(token, kind), str(token))])[0]
             told[token] = receipt.ids[0]
+
+
+def test_a_set_keeps_a_model_for_every_camera_that_it_settles(way: Way, sets: Sets) -> None:
+    """Without one its workers would answer not_judged to every frame of the camera."""
+    sets.move("cam1", "b", by="ada")
+    before = way.dump()
+    with pytest.raises(Conflict, match="settles camera cam1 of model default"):
+        sets.declare("b", {"lids": "lids-b"}, by="bob")
+    assert way.dump() == before
+    sets.declare("b", {"default": "plates-c"}, by="bob")
+    sets.move("cam1", MAIN, by="ada")
+    sets.declare("b", {"lids": "lids-b"}, by="bob")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gaussline.worker.broker.client import Redis, time_us, translated
 from gaussline.worker.broker.script import Script
@@ -125,6 +125,17 @@ class Artefacts:
                 for text in pipeline.execute():
                     chunks.update(chunk_name(name) for name in ([] if text is None else json.loads(text)["chunks"]))
         return chunks
+
+    def size(self, names: Sequence[str]) -> int:
+        """Bytes of chunks and manifests, by name."""
+        found = 0
+        with translated("measuring artefacts"):
+            for start in range(0, len(names), PAGE):
+                pipeline = self._client.pipeline(transaction=False)
+                for name in names[start : start + PAGE]:
+                    pipeline.strlen(self._keys.prefix + name)
+                found += sum(pipeline.execute())
+        return found
 
     def drop(self, names: Iterable[str], index: Mapping[str, int]) -> int:
         """Delete chunks and manifests, by name, that were not stored since the index was read; the bytes freed."""

@@ -105,14 +105,19 @@ class Collector:
             return 0
         return self._drop(map(chunk_name, json.loads(manifest)["chunks"]), self._artefacts.index())
 
-    def orphans(self, age_s: float = ORPHAN_S) -> int:
-        """Delete what uploads that never ended have left behind and is that old; the bytes freed."""
+    def orphans(self, age_s: float = ORPHAN_S, *, dry_run: bool = False) -> int:
+        """Delete what uploads that never ended have left behind and is that old; the bytes freed, or that would be."""
         index, before_us = self._artefacts.index(), time_us(self._client) - age_s * 1e6
-        known = {manifest_name(digest) for digest in self._digests()}
+        digests = self._digests()
+        known = {manifest_name(digest) for digest in digests}
         manifests = _manifests(index)
         old = {name for name, when in index.items() if when < before_us}
         # A manifest that no version names goes first, so that its chunks are needed by nobody.
-        return self._artefacts.drop(sorted(old & manifests - known), index) + self._drop(sorted(old - manifests), index)
+        loose, chunks = sorted(old & manifests - known), sorted(old - manifests)
+        if dry_run:
+            needed = self._artefacts.named({name.partition(":")[2] for name in manifests.difference(loose)} | digests)
+            return self._artefacts.size([*loose, *(name for name in chunks if name not in needed)])
+        return self._artefacts.drop(loose, index) + self._drop(chunks, index)
 
     def _drop(self, names: Iterable[str], index: Mapping[str, int]) -> int:
         """Delete those chunks that no manifest names; the bytes freed. The index was read before: see `artefacts`."""

@@ -150,6 +150,14 @@ class Sets:
             check_name("model", model)
         if max_bytes < 1:
             raise SettingsError(f"{max_bytes} bytes of copies are none")
+        cameras = read_cameras(self._client, self._line)
+        for stands in self.assignments(list(cameras)).values():
+            model = cameras[stands.camera].model
+            if stands.settled_by == name and not {model, EVERY} & set(models):
+                raise Conflict(
+                    f"set {name} settles camera {stands.camera} of model {model}: name a model for these too, or move "
+                    "the camera away first"
+                )
         at = to_text(time_us(self._client))
         record = {
             "models": dict(models),

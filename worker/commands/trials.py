@@ -179,7 +179,7 @@ def gc(
         freed = found.version.size_bytes if dry_run else collector.collect(found)
         version = found.version
         rows.append({"model": version.model, "version": version.number, "bytes": freed, "why": found.why})
-    left = 0 if dry_run else collector.orphans()
+    left = collector.orphans(dry_run=dry_run)
     if as_json:
         out().print_json(json.dumps({"dry_run": dry_run, "versions": rows, "left_behind_bytes": left}))
         return
@@ -188,7 +188,7 @@ def gc(
     verb = "would be freed" if dry_run else "freed"
     out().print(f"{len(rows)} versions, {sum(row['bytes'] for row in rows) / 1e6:.1f} MB {verb}", highlight=False)
     if left:
-        out().print(f"{left / 1e6:.1f} MB freed that uploads had left behind", highlight=False)
+        out().print(f"{left / 1e6:.1f} MB {verb} that uploads had left behind", highlight=False)
 
 
 def say_pointer(pointer: Pointer, as_json: bool, text: str) -> None:

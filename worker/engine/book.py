@@ -173,7 +173,7 @@ class ModelBook(Generic[Prepared]):
             entry = page.entries.get(pointer.model)
             if entry is not None and entry.ref.digest == pointer.digest:
                 continue
-            late_s = (now_us - from_text(pointer.moved_at)) / 1e6
+            late_s = abs(now_us - from_text(pointer.moved_at)) / 1e6  # the clock may have gone back since
             if late_s > SWAP_S and pointer.model not in page.refused:
                 before = "none" if entry is None else f"version {entry.ref.version}"
                 said.append(
