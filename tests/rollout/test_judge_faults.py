@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gaussline.worker.broker.client import time_us
+from gaussline.worker.broker.seal import Seal, new_keys, read_private_key
 from gaussline.worker.contract.clock import to_text
 from gaussline.worker.contract.trial import CANARY, SHADOW, Trial
 from gaussline.worker.errors import BrokerUnavailable
@@ -140,3 +142,17 @@ def test_a_version_that_cannot_be_promoted_is_held_and_the_judge_goes_on(line: L
     assert ruling.record.state is State.HELD
     assert "its artefact is gone" in ruling.report["why"]
     assert judge.step() == []
+
+
+def test_a_version_that_nobody_signed_is_not_promoted_where_there_are_keys(line: Line, tmp_path: Path) -> None:
+    line.begin()
+    line.verdicts(GOOD)
+    new_keys(tmp_path / "a.key", tmp_path / "a.pub")
+    seal = Seal(read_private_key(tmp_path / "a.key"))
+    judge = TrialJudge(line.client, line.name, seal=seal)
+    (ruling,) = judge.step()
+    assert ruling.record.state is State.HELD
+    assert "is not signed" in ruling.report["why"]
+    assert (line.pointer(), line.pointer(CANARY)) == (1, 2)
+    line.verdicts({(False, True): 3000})
+    assert [ruling.record.state for ruling in judge.step()] == [State.ABORTED], "it is taken away all the same"

@@ -60,7 +60,7 @@ def judge(
     registry = CollectorRegistry()
     metrics, health = JudgeMetrics(registry, opened.line), Health(stages=("judge",))
     away: list[str] = []
-    judging = TrialJudge(opened.client, opened.line)
+    judging = TrialJudge(opened.client, opened.line, seal=opened.seal())
     control = Control(opened.client, opened.line)
     settings = opened.settings
     keep = Keep(settings.models_newest, settings.models_max_age_s, settings.models_max_bytes)

@@ -16,11 +16,12 @@ from gaussline.worker.broker.client import Redis, time_us, translated
 from gaussline.worker.broker.exactly_once import entry_order
 from gaussline.worker.broker.registry import Move, Pointer, Registry
 from gaussline.worker.broker.script import Script
+from gaussline.worker.broker.seal import Seal
 from gaussline.worker.broker.verdicts import Verdicts
 from gaussline.worker.contract.clock import from_text, to_text
 from gaussline.worker.contract.keys import Keys
 from gaussline.worker.contract.trial import CANARY, STABLE
-from gaussline.worker.errors import Conflict, NotFound, Pinned, SettingsError
+from gaussline.worker.errors import ArtefactError, Conflict, NotFound, Pinned, SettingsError
 from gaussline.worker.learning.trial_record import State, TrialRecord, read_trials
 from gaussline.worker.learning.trial_rules import (
     Finding,
@@ -54,12 +55,16 @@ class Ruling:
 
 
 class TrialJudge:
-    """Judges every trial of one line."""
+    """Judges every trial of one line.
 
-    def __init__(self, client: Redis, line: str) -> None:
+    Args:
+        seal: is asked before a version is promoted.
+    """
+
+    def __init__(self, client: Redis, line: str, *, seal: Seal | None = None) -> None:
         self._client = client
         self._keys = Keys(line)
-        self._registry = Registry(client, line)
+        self._registry = Registry(client, line, seal=seal)
         self._verdicts = Verdicts(client, line)
         self._known: dict[tuple[str, str], TrialRecord] = {}
         self._looked = False
@@ -140,7 +145,7 @@ class TrialJudge:
         note = f"trial over {record.counts.pairs.frames} frames: " + "; ".join(_say(each) for each in found)
         try:
             self._registry.promote(record.model, record.version, by=JUDGE, note=note, seen=stable)
-        except (Pinned, NotFound) as error:
+        except (Pinned, NotFound, ArtefactError) as error:
             return self._hold(record, str(error), now_us, found)
         except Conflict:
             self._save(record)  # somebody moved stable at this moment; the next step sees where it stands
