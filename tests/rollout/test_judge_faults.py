@@ -13,6 +13,7 @@ from gaussline.worker.broker.seal import Seal, new_keys, read_private_key
 from gaussline.worker.contract.clock import to_text
 from gaussline.worker.contract.trial import CANARY, SHADOW, Trial
 from gaussline.worker.errors import BrokerUnavailable
+from gaussline.worker.learning import trial_judge
 from gaussline.worker.learning.trial_judge import TrialJudge
 from gaussline.worker.learning.trial_record import State, read_trials
 from tests.rollout.conftest import Line
@@ -156,3 +157,19 @@ def test_a_version_that_nobody_signed_is_not_promoted_where_there_are_keys(line:
     assert (line.pointer(), line.pointer(CANARY)) == (1, 2)
     line.verdicts({(False, True): 3000})
     assert [ruling.record.state for ruling in judge.step()] == [State.ABORTED], "it is taken away all the same"
+
+
+@pytest.mark.parametrize("hours", [25, -25])
+def test_a_clock_that_jumps_makes_no_trial_longer_or_shorter(
+    line: Line, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    line.begin(for_s=3600.0)
+    line.verdicts(GOOD)
+    judge = TrialJudge(line.client, line.name)
+    judge.step()
+    jump_us = hours * 3_600_000_000
+    monkeypatch.setattr(trial_judge, "time_us", lambda client: time_us(client) + jump_us)
+    assert judge.step() == []
+    (record,) = read_trials(line.client, line.name, "default")
+    assert (record.state, line.pointer(), record.counts.pairs.frames) == (State.RUNNING, 1, 1000)
+    assert abs(record.started_us - time_us(line.client) - jump_us) < 60e6

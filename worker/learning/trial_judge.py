@@ -8,6 +8,7 @@ killed goes on where it saved, and of two judges one rules: what has ended is wr
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -41,8 +42,8 @@ PAGES: Final = 20
 KEPT_TRIALS: Final = 100
 PATIENCE: Final = 4.0
 """A trial that cannot be concluded is held when it has lasted this many times as long as was asked for."""
-AHEAD_US: Final = 60_000_000
-"""A trial that began so far in the future began before the clock went back."""
+JUMP_US: Final = 60_000_000
+"""A clock that is so far from the time that passed has jumped."""
 JUDGE: Final = "roll-out judge"
 
 
@@ -68,6 +69,7 @@ class TrialJudge:
         self._verdicts = Verdicts(client, line)
         self._known: dict[tuple[str, str], TrialRecord] = {}
         self._looked = False
+        self._clock = (0, 0.0)
         self._write = Script("save_trial")
 
     @property
@@ -77,7 +79,7 @@ class TrialJudge:
 
     def step(self) -> list[Ruling]:
         """Count what has come, and rule where something is due. What was ruled. Raises BrokerError."""
-        now_us = time_us(self._client)
+        now_us = self._now_us()
         pointers = {(each.model, each.channel): each for each in self._registry.pointers()}
         rulings = self._taken_away(pointers, now_us)
         for (model, channel), pointer in pointers.items():
@@ -258,11 +260,26 @@ class TrialJudge:
                 trial=pointer.trial,
                 restarts=0 if record is None else record.restarts + 1,
             )
-        if record.started_us > now_us + AHEAD_US:
-            record.started_us = now_us
-            record.position = min(record.position, self._verdicts.last_id(), key=entry_order)
+        if record.started_us > now_us + JUMP_US:
+            self._began(record, now_us)
         self._known[name] = record
         return record
+
+    def _now_us(self) -> int:
+        """The time by Redis's clock. Where that jumps (set right, a failover), trials have lasted no longer."""
+        now_us, passed_s = time_us(self._client), time.monotonic()
+        before_us, before_s = self._clock
+        jump_us = now_us - before_us - round((passed_s - before_s) * 1e6)
+        if before_us and abs(jump_us) > JUMP_US:
+            for record in self._known.values():
+                self._began(record, record.started_us + jump_us)
+        self._clock = (now_us, passed_s)
+        return now_us
+
+    def _began(self, record: TrialRecord, started_us: int) -> None:
+        """Let a trial have begun at another time by the clock. Verdicts to come lie after the newest that is there."""
+        record.started_us = started_us
+        record.position = min(record.position, self._verdicts.last_id(), key=entry_order)
 
     def _refused(self, record: TrialRecord) -> str:
         """What a worker says that cannot load the version on trial; '' where all can."""
