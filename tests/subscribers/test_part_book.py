@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gaussline.worker.commands.parts import part_rule
 from gaussline.worker.contract.part_verdict import PartReason, PartVerdict
 from gaussline.worker.contract.verdict import Decision
 from gaussline.worker.engine.part_book import OpenPart, PartBook, PartRule
-from gaussline.worker.errors import ContractError
+from gaussline.worker.errors import ContractError, SettingsError
+from gaussline.worker.settings import Settings
 from tests.contract.examples import PART
 from tests.subscribers.part_oracle import decided, expected
 from tests.support.repository import ROOT
@@ -111,3 +113,11 @@ def test_the_schema_and_the_code_are_one() -> None:
     assert set(SCHEMA["properties"]["reason"]["enum"]) == {None, *(reason.value for reason in PartReason)}
     with pytest.raises(ContractError, match="no part verdict"):
         PartVerdict.from_json("{}")
+
+
+def test_no_more_frames_are_expected_of_a_part_than_it_can_hold() -> None:
+    """Those beyond are counted and not looked at: what is expected of them would be missing for ever."""
+    assert part_rule(Settings.load({}, parts_cameras="cam1=128,cam2=128")).cameras == {"cam1": 128, "cam2": 128}
+    for text in ("cam1=129,cam2=128", "cam1=257", "cam1=0", "cam 1"):
+        with pytest.raises(SettingsError, match="parts_cameras"):
+            part_rule(Settings.load({}, parts_cameras=text))

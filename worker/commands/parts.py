@@ -15,7 +15,7 @@ from gaussline.worker.broker.verdicts import trim_parts
 from gaussline.worker.commands.options import Line, RedisUrl, open_line, secrets_of
 from gaussline.worker.commands.signals import on_signals
 from gaussline.worker.contract.keys import check_name
-from gaussline.worker.contract.part_verdict import PartVerdict
+from gaussline.worker.contract.part_verdict import MAX_FRAMES, PartVerdict
 from gaussline.worker.engine.part_book import LateFrame, PartRule
 from gaussline.worker.engine.part_judge import PartJudge
 from gaussline.worker.errors import BrokerError, ContractError, GausslineError, SettingsError
@@ -120,6 +120,8 @@ def part_rule(settings: Settings) -> PartRule:
             raise SettingsError(f"parts_cameras: {item!r} is no camera, or camera=frames: {error}") from None
         if not 1 <= expected[name] <= 256:
             raise SettingsError(f"parts_cameras: {item!r}: frames are between 1 and 256")
+    if sum(expected.values()) > MAX_FRAMES:
+        raise SettingsError(f"parts_cameras: {sum(expected.values())} frames in all, over {MAX_FRAMES} of a part")
     if not expected and not settings.parts_frames:
         raise SettingsError("nothing is expected of a part: set parts_cameras or parts_frames (--cameras, --frames)")
     return PartRule(expected, settings.parts_frames, int(settings.parts_deadline_s * 1000), settings.parts_max_open)
