@@ -193,6 +193,7 @@ def compare(
         "cameras": dict(found.cameras),
         "models": {"verdicts": dict(found.models[0]), "set": dict(found.models[1])},
         "not_judged": dict(found.undecided),
+        "own": found.own,
         "unmatched": found.unmatched,
         "rules": [
             {"rule": str(each.rule), **dataclasses.asdict(each.estimate), "broken": each.broken, "kept": each.kept}

@@ -29,6 +29,7 @@ class Comparison:
         cameras: such frames by camera.
         models: the models and versions that judged, as `name:version`, of the verdicts and of the set.
         undecided: results that say not_judged, by reason.
+        own: frames of which the verdict is the set's own too: their camera was moved to it meanwhile.
         unmatched: results without a judged verdict of the same frame: not settled yet, not judged, or trimmed.
     """
 
@@ -36,6 +37,7 @@ class Comparison:
     cameras: Counter[str] = field(default_factory=Counter)
     models: tuple[Counter[str], Counter[str]] = field(default_factory=lambda: (Counter(), Counter()))
     undecided: Counter[str] = field(default_factory=Counter)
+    own: int = 0
     unmatched: int = 0
 
 
@@ -62,7 +64,10 @@ def compare(client: Redis, line: str, worker_set: str, camera: str | None = None
             result = results.get(verdict["id"])
             if result is not None and verdict["decision"] != "not_judged":
                 del results[verdict["id"]]
-                _count(found, verdict, result)
+                if verdict["model"]["digest"] == result["model"]["digest"]:
+                    found.own += 1
+                else:
+                    _count(found, verdict, result)
     found.unmatched = len(results)
     return found
 
