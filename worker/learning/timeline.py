@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 WIDTH, HEIGHT = 920, 430
 LEFT, RIGHT, TOP, BOTTOM = 62, 18, 96, 52
 COLOURS = ("#0b6e4f", "#c1440e", "#4a5c8a")
+MARK_ROWS = 3
+LETTER = 6.6
+"""Width of a letter of a mark's text, on average and rather too much."""
 _STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#333}.head{font-size:16px;font-weight:600}.small{font-size:11.5px}"
     ".grid{stroke:#e3e3e3}.axis{stroke:#555}.mark{stroke:#888;stroke-dasharray:3 3}.span{fill:#f4d9a8;opacity:.55}"
@@ -79,11 +82,15 @@ def timeline(
     parts.append(f'<text text-anchor="middle" x="{middle}" y="{HEIGHT - 10}">{escape(label_x)}</text>')
     y = at_y(stated)
     parts.append(f'<line class="stated" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-    for number, mark in enumerate(sorted(marks, key=lambda one: one.x)):
-        x, row = at_x(mark.x), TOP - 8 - 14 * (number % 3)
-        parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{row}" y2="{low}"/>')
-        anchor = "end" if x > 0.85 * WIDTH else "start"
-        parts.append(f'<text class="small" text-anchor="{anchor}" x="{x + 3:.1f}" y="{row}">{escape(mark.text)}</text>')
+    ends: list[list[tuple[float, float]]] = [[] for _ in range(MARK_ROWS)]
+    for mark in sorted(marks, key=lambda one: one.x):
+        x, width = at_x(mark.x), LETTER * len(mark.text)
+        anchor, start = ("end", x - 3 - width) if x + width > WIDTH else ("start", x + 3)
+        row = _free_row(ends, start, start + width)
+        y = TOP - 8 - 14 * row
+        parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{low}"/>')
+        at = x - 3 if anchor == "end" else start
+        parts.append(f'<text class="small" text-anchor="{anchor}" x="{at:.1f}" y="{y}">{escape(mark.text)}</text>')
     for number, (name, places, values) in enumerate(series):
         colour = COLOURS[number % len(COLOURS)]
         pairs = zip(np.asarray(places, np.float64), np.asarray(values, np.float64), strict=True)
@@ -98,6 +105,14 @@ def timeline(
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">'
     body = "\n".join(parts)
     return f'{head}<style>{_STYLE}</style><rect width="100%" height="100%" fill="#fff"/>\n{body}\n</svg>\n'
+
+
+def _free_row(taken: list[list[tuple[float, float]]], start: float, end: float) -> int:
+    """The lowest row in which nothing lies between two places yet, and that place in it; the highest where none is."""
+    free = (all(end + LETTER <= a or b + LETTER <= start for a, b in row) for row in taken[:-1])
+    number = next((number for number, is_free in enumerate(free) if is_free), len(taken) - 1)
+    taken[number].append((start, end))
+    return number
 
 
 def _ticks(last: float) -> NDArray[np.float64]:
