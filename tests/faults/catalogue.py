@@ -23,25 +23,26 @@ def _nothing() -> None:
 
 def kill_worker(stage: Stage, step: Step) -> Undo:
     """SIGKILL; another one starts later."""
-    if not stage.workers:
-        return _nothing
-    worker = stage.workers.pop(step.target % len(stage.workers))
-    stage.note_kill(worker)
-    worker.kill()
-    stage.ended.append(worker)
-    return stage.refill
+    return _nothing if _killed(stage, step) is None else stage.refill
 
 
 def restart_worker(stage: Stage, step: Step) -> Undo:
     """SIGKILL, and another one under the same name at once, as systemd and containers do it."""
+    worker = _killed(stage, step)
+    if worker is not None:
+        stage.workers.append(stage.spawn_worker(after=worker))
+    return _nothing
+
+
+def _killed(stage: Stage, step: Step) -> Process | None:
+    """A worker that was killed, None where there is none."""
     if not stage.workers:
-        return _nothing
+        return None
     worker = stage.workers.pop(step.target % len(stage.workers))
     stage.note_kill(worker)
     worker.kill()
     stage.ended.append(worker)
-    stage.workers.append(stage.spawn_worker(after=worker))
-    return _nothing
+    return worker
 
 
 def drain_worker(stage: Stage, step: Step) -> Undo:
